@@ -8,9 +8,9 @@ use crate::protocol::clients::pending::Pending;
 use crate::protocol::keys::work::KeyWork;
 use crate::protocol::register::coordinator::Coordinator;
 use crate::protocol::types::ballot::Ballot;
-use crate::protocol::types::limits::{LOAD_WAITERS_MAX, LOAD_WAITERS_SIZE_MAX};
+use crate::protocol::types::limits::{LOAD_WAITERS_MAX, LOAD_WAITERS_SIZE_MAX, REGISTERS_PART};
 use crate::protocol::types::message::{Envelope, Epoch, GroupNumber, Message, NodeId};
-use crate::protocol::types::record::{AcceptorState, Key};
+use crate::protocol::types::record::{AcceptorState, Key, SPACE_TRANSACTION};
 
 /// What waits for a key to be loaded.
 #[derive(Debug)]
@@ -90,6 +90,9 @@ pub struct Cache {
     /// The same for keys that had no state when they were loaded. They are evicted first, because a
     /// client can name any number of keys that do not exist.
     absent: VecDeque<Key>,
+    /// The registers of transactions, the oldest first. Each is used once, and then by a sweep, so
+    /// only few are kept, and none gets a second chance.
+    registers: VecDeque<Key>,
     /// Keys whose state is gone for good (P1).
     gone: VecDeque<Key>,
     residents: usize,
@@ -116,6 +119,7 @@ impl fmt::Debug for Cache {
             .field("slots", &slots)
             .field("order", &self.order)
             .field("absent", &self.absent)
+            .field("registers", &self.registers)
             .field("gone", &self.gone)
             .finish_non_exhaustive()
     }
@@ -127,6 +131,7 @@ impl Cache {
             slots: HashMap::default(),
             order: VecDeque::new(),
             absent: VecDeque::new(),
+            registers: VecDeque::new(),
             gone: VecDeque::new(),
             residents: 0,
             size: 0,
@@ -184,9 +189,10 @@ impl Cache {
         };
         let waiters = std::mem::take(waiters);
         self.waiting_size -= waiters.iter().map(Waiting::size).sum::<usize>();
-        let queue = match state {
-            Some(_) => &mut self.order,
-            None => &mut self.absent,
+        let queue = match (key.space(), &state) {
+            (SPACE_TRANSACTION, _) => &mut self.registers,
+            (_, Some(_)) => &mut self.order,
+            (_, None) => &mut self.absent,
         };
         queue.push_back(key.clone());
         let resident = Resident {
@@ -241,7 +247,7 @@ impl Cache {
         if self.order.len() + self.absent.len() > 2 * self.slots.len() + ORDER_SLACK {
             // A key that was dropped and loaded again is there twice.
             let mut seen = HashSet::with_capacity(self.slots.len());
-            for queue in [&mut self.absent, &mut self.order] {
+            for queue in [&mut self.absent, &mut self.order, &mut self.registers] {
                 queue.retain(|key| match self.slots.get(key) {
                     Some(KeySlot::Resident(_)) => seen.insert(key.clone()),
                     _ => false,
@@ -253,11 +259,29 @@ impl Cache {
         let part = if is_full { FULL_PART } else { 1 };
         let keys_max = (self.bounds.keys_max / part).max(1);
         let size_max = self.bounds.size_max / part;
+        self.evict_registers(keys_max / REGISTERS_PART, &is_durable);
         for of_absent in [true, false] {
             let mut chances = 2 * self.queue(of_absent).len();
             while chances > 0 && (self.residents > keys_max || self.size > size_max) {
                 chances -= 1;
                 self.evict_next(of_absent, &is_durable);
+            }
+        }
+    }
+
+    /// Those in use stay, as the newest ones.
+    fn evict_registers(&mut self, kept: usize, is_durable: impl Fn(GroupNumber) -> bool) {
+        for _ in kept..self.registers.len() {
+            let Some(key) = self.registers.pop_front() else {
+                return;
+            };
+            let Some(KeySlot::Resident(resident)) = self.slots.get(&key) else {
+                continue;
+            };
+            if resident.is_idle() && is_durable(resident.group) {
+                self.remove(&key);
+            } else {
+                self.registers.push_back(key);
             }
         }
     }
@@ -301,6 +325,7 @@ fn size_of_resident(key: &Key) -> usize {
 mod tests {
     use super::*;
     use crate::protocol::types::record::Record;
+    use wire::OperationId;
 
     fn key(n: usize) -> Key {
         Key::user(format!("{n:01000}").as_bytes())
@@ -388,6 +413,30 @@ mod tests {
         cache.evict(true, |_| true);
         assert!(cache.size <= (1 << 20) / FULL_PART, "{}", cache.size);
         assert!(cache.residents > 0);
+    }
+
+    /// Each transaction has a register of its own: a load of them leaves the other keys in memory.
+    #[test]
+    fn registers_of_transactions_do_not_put_other_keys_out() {
+        let mut cache = filled(64 << 20, 100);
+        let register = |sequence| {
+            let client = 7;
+            Key::transaction(OperationId { client, sequence })
+        };
+        for sequence in 0..4_000 {
+            cache.wait(&register(sequence), Waiting::Look);
+            cache.loaded(&register(sequence), None);
+            cache.evict(false, |_| sequence != 10);
+        }
+        let kept = 65_536 / REGISTERS_PART;
+        assert_eq!(cache.residents, 100 + kept);
+        assert!((0..100).all(|n| cache.resident(&key(n)).is_some()));
+        assert!(cache.resident(&register(0)).is_none());
+        assert!((4_000 - kept as u64..4_000).all(|n| cache.resident(&register(n)).is_some()));
+        cache.evict(true, |_| false);
+        assert_eq!(cache.residents, 100 + kept, "none is durable");
+        cache.evict(true, |_| true);
+        assert_eq!(cache.residents, 100 + kept / FULL_PART);
     }
 
     /// Otherwise the queues may stay above their bound, and each call of `evict` goes through them.

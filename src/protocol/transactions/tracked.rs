@@ -18,34 +18,28 @@ type ByKey<V> = HashMap<Key, V, foldhash::fast::RandomState>;
 /// Most records change again before a sweep looks at them, so they are decoded only there.
 #[derive(Default)]
 pub(super) struct Tracked {
-    registers: ByKey<TrackedKey>,
-    /// Keys with an intent.
+    /// When a sweep looks at the register.
+    registers: ByKey<u64>,
+    /// Keys with an intent, and others that a sweep looks at.
     keys: ByKey<TrackedKey>,
     /// By the wait, in milliseconds: what is due, each in order of time. An entry with another time
     /// than above counts no longer.
     queues: BTreeMap<u64, VecDeque<(u64, Key)>>,
     /// The same, at any other times.
     others: BTreeSet<(u64, Key)>,
-    /// The keys that were noted since the last heartbeat, in that order.
-    order: Vec<Key>,
+    /// What was noted since the last heartbeat, in that order: keys with an intent, each once, and
+    /// registers with their value.
+    order: Vec<(Key, Option<Bytes>)>,
 }
 
-/// What is known of one key. It has at least one of these.
 #[derive(Debug, Default)]
 struct TrackedKey {
     /// When a sweep looks at it.
     due_us: Option<u64>,
-    /// The intent that it had at the last heartbeat.
+    /// The last one that it had.
     intent: Option<EncodedIntent>,
-    /// What it had later.
-    noted: Option<Noted>,
-}
-
-#[derive(Debug)]
-enum Noted {
-    Intent(EncodedIntent),
-    /// The record's value.
-    Register(Bytes),
+    /// Whether it got that since the last heartbeat.
+    is_noted: bool,
 }
 
 impl fmt::Debug for Tracked {
@@ -54,6 +48,7 @@ impl fmt::Debug for Tracked {
         f.debug_struct("Tracked")
             .field("registers", &sorted(&self.registers))
             .field("keys", &sorted(&self.keys))
+            .field("order", &self.order)
             .finish_non_exhaustive()
     }
 }
@@ -62,74 +57,58 @@ fn sorted<V>(map: &ByKey<V>) -> BTreeMap<&Key, &V> {
     map.iter().collect()
 }
 
-impl TrackedKey {
-    fn is_empty(&self) -> bool {
-        self.due_us.is_none() && self.intent.is_none() && self.noted.is_none()
-    }
-}
-
-impl Noted {
-    fn is_decided(&self) -> bool {
-        match self {
-            Noted::Register(value) => Register::is_encoded_decision(value),
-            Noted::Intent(_) => false,
-        }
-    }
-}
-
 impl Tracked {
-    fn of_space(&self, key: &Key) -> &ByKey<TrackedKey> {
-        match key.space() {
-            SPACE_TRANSACTION => &self.registers,
-            _ => &self.keys,
-        }
-    }
-
-    fn of_space_mut(&mut self, key: &Key) -> &mut ByKey<TrackedKey> {
-        match key.space() {
-            SPACE_TRANSACTION => &mut self.registers,
-            _ => &mut self.keys,
-        }
-    }
-
-    fn entry(&mut self, key: &Key) -> &mut TrackedKey {
-        self.of_space_mut(key).entry(key.clone()).or_default()
-    }
-
     pub(super) fn track(&mut self, key: Key, at_us: u64) {
-        self.entry(&key).due_us = Some(at_us);
+        match key.space() {
+            SPACE_TRANSACTION => _ = self.registers.insert(key.clone(), at_us),
+            _ => self.keys.entry(key.clone()).or_default().due_us = Some(at_us),
+        }
         self.others.insert((at_us, key));
     }
 
-    /// The next sweep looks at it, whatever is noted meanwhile.
+    /// The next sweep looks at the key, whatever is noted meanwhile.
     pub(super) fn track_at_once(&mut self, key: Key) {
         self.track(key, 0);
     }
 
-    fn note(&mut self, key: &Key, noted: Noted) {
-        if self.entry(key).noted.replace(noted).is_none() {
-            self.order.push(key.clone());
+    fn note_intent(&mut self, key: &Key, intent: EncodedIntent) {
+        let of_key = self.keys.entry(key.clone()).or_default();
+        of_key.intent = Some(intent);
+        if !std::mem::replace(&mut of_key.is_noted, true) {
+            self.order.push((key.clone(), None));
         }
-    }
-
-    fn forget(&mut self, key: &Key) {
-        self.of_space_mut(key).remove(key);
     }
 
     pub(super) fn pop_due(&mut self, now_us: u64) -> Option<Key> {
         while let Some((at_us, key)) = self.pop_first(now_us) {
-            let tracked = self.of_space_mut(&key);
-            let Some(of_key) = tracked.get_mut(&key) else {
-                continue;
+            let is_due = match key.space() {
+                SPACE_TRANSACTION => self.take_register(&key, at_us),
+                _ => self.take_key(&key, at_us),
             };
-            if of_key.due_us.take_if(|due_us| *due_us == at_us).is_some() {
-                if of_key.is_empty() {
-                    tracked.remove(&key);
-                }
+            if is_due {
                 return Some(key);
             }
         }
         None
+    }
+
+    fn take_register(&mut self, key: &Key, at_us: u64) -> bool {
+        let is_due = self.registers.get(key) == Some(&at_us);
+        if is_due {
+            self.registers.remove(key);
+        }
+        is_due
+    }
+
+    fn take_key(&mut self, key: &Key, at_us: u64) -> bool {
+        let Some(of_key) = self.keys.get_mut(key) else {
+            return false;
+        };
+        let is_due = of_key.due_us.take_if(|due_us| *due_us == at_us).is_some();
+        if is_due && of_key.intent.is_none() {
+            self.keys.remove(key);
+        }
+        is_due
     }
 
     /// An entry that is due; first those of `track_at_once`.
@@ -144,22 +123,36 @@ impl Tracked {
     }
 
     pub(super) fn owner(&self, key: &Key) -> Option<OperationId> {
-        let of_key = self.of_space(key).get(key)?;
-        let intent = match &of_key.noted {
-            Some(Noted::Intent(intent)) => intent,
-            _ => of_key.intent.as_ref()?,
-        };
+        let intent = self.keys.get(key)?.intent.as_ref()?;
         Some(intent.head()?.of.id)
     }
 
-    fn is_tracked(&self, key: &Key) -> bool {
-        let of_key = self.of_space(key).get(key);
-        of_key.is_some_and(|of_key| of_key.due_us.is_some() || of_key.noted.is_some())
+    /// Puts the look at a key off until then; returns whether it did. There may be nothing to look
+    /// at any more, and what the next sweep looks at stays (`track_at_once`).
+    fn put_off(&mut self, key: &Key, at_us: u64) -> bool {
+        if key.space() == SPACE_TRANSACTION {
+            self.registers.insert(key.clone(), at_us);
+            return true;
+        }
+        let Some(of_key) = self.keys.get_mut(key) else {
+            return false;
+        };
+        let is_noted = std::mem::take(&mut of_key.is_noted);
+        let is_put_off = is_noted && of_key.due_us != Some(0);
+        if is_put_off {
+            of_key.due_us = Some(at_us);
+        }
+        is_put_off
     }
 
-    /// Whether nothing is known of any key with an intent.
-    fn knows_no_intents(&self) -> bool {
-        self.keys.is_empty()
+    fn is_tracked(&self, key: &Key) -> bool {
+        match key.space() {
+            SPACE_TRANSACTION => self.registers.contains_key(key),
+            _ => self
+                .keys
+                .get(key)
+                .is_some_and(|of_key| of_key.due_us.is_some() || of_key.is_noted),
+        }
     }
 }
 
@@ -178,19 +171,19 @@ impl Transactions {
         match (key.space(), intent) {
             (SPACE_USER, None) => {
                 // The usual case: nothing is known of any transaction.
-                if !self.tracked.knows_no_intents() {
-                    self.tracked.forget(key);
+                if !self.tracked.keys.is_empty() {
+                    self.tracked.keys.remove(key);
                 }
                 if self.is_parked(key) {
                     self.poke(key);
                 }
             }
             (SPACE_USER, Some(bytes)) => {
-                self.tracked.note(key, Noted::Intent(bytes.clone()));
+                self.tracked.note_intent(key, bytes.clone());
             }
             (SPACE_TRANSACTION, _) => match record.and_then(|record| record.value.clone()) {
-                Some(value) => self.tracked.note(key, Noted::Register(value)),
-                None => self.tracked.forget(key),
+                Some(value) => self.tracked.order.push((key.clone(), Some(value))),
+                None => _ = self.tracked.registers.remove(key),
             },
             _ => {}
         }
@@ -198,26 +191,18 @@ impl Transactions {
 
     /// At each heartbeat: what was noted is looked at later, by its preferred coordinator first.
     pub fn track_noted(&mut self, now: Now, horizon_ms: u64, is_preferred: impl Fn(&Key) -> bool) {
-        for key in std::mem::take(&mut self.tracked.order) {
-            let Some(of_key) = self.tracked.of_space_mut(&key).get_mut(&key) else {
-                continue;
-            };
-            let Some(noted) = of_key.noted.take() else {
-                continue;
-            };
-            let stays_ms = if noted.is_decided() { horizon_ms } else { 0 };
+        for (key, register) in std::mem::take(&mut self.tracked.order) {
+            let is_decided = register
+                .as_deref()
+                .is_some_and(Register::is_encoded_decision);
+            let stays_ms = if is_decided { horizon_ms } else { 0 };
             let later_ms = match is_preferred(&key) {
                 true => 0,
                 false => SWEEP_LATER_MS,
             };
             let wait_ms = SWEEP_AFTER_MS + stays_ms + later_ms;
-            if let Noted::Intent(intent) = noted {
-                of_key.intent = Some(intent);
-            }
-            // What the next sweep looks at stays (`track_at_once`).
-            if of_key.due_us != Some(0) {
-                let at_us = now.mono_us + wait_ms * 1_000;
-                of_key.due_us = Some(at_us);
+            let at_us = now.mono_us + wait_ms * 1_000;
+            if self.tracked.put_off(&key, at_us) {
                 let queue = self.tracked.queues.entry(wait_ms).or_default();
                 queue.push_back((at_us, key));
             }

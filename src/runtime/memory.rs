@@ -13,15 +13,21 @@ const SHARE_PERCENT: u64 = 60;
 /// A full node stops being full once this fraction (1/32) of the bound is free.
 const FREE_PART: u64 = 32;
 
-/// The memory in use is read at most this often, because reading it takes some microseconds.
-const LOOK_INTERVAL_US: u64 = 25_000;
+/// Reading the memory in use takes some ten microseconds. So it is read this often when little is
+/// left, ...
+const LOOK_INTERVAL_MIN_US: u64 = 25_000;
+/// ... and at least this often, ...
+const LOOK_INTERVAL_MAX_US: u64 = 250_000;
+/// ... since the memory in use grows by at most so many bytes in a microsecond: 1 GB in a second.
+const GROWTH_MAX: u64 = 1_000;
 
 /// Whether a node is full, with hysteresis.
 #[derive(Debug)]
 pub struct Gauge {
     max: u64,
     is_full: bool,
-    looked_us: Option<u64>,
+    /// When the memory in use is read next.
+    look_us: u64,
 }
 
 impl Gauge {
@@ -29,7 +35,7 @@ impl Gauge {
         Gauge {
             max,
             is_full: false,
-            looked_us: None,
+            look_us: 0,
         }
     }
 
@@ -43,12 +49,13 @@ impl Gauge {
 
     /// Whether the node is full, if that changed.
     pub fn look(&mut self, now_us: u64, live: impl FnOnce() -> u64) -> Option<bool> {
-        let is_soon = |at_us: u64| now_us < at_us + LOOK_INTERVAL_US;
-        if self.looked_us.is_some_and(is_soon) {
+        if now_us < self.look_us {
             return None;
         }
-        self.looked_us = Some(now_us);
-        self.judge(live())
+        let live = live();
+        let left_us = self.max.saturating_sub(live) / GROWTH_MAX;
+        self.look_us = now_us + left_us.clamp(LOOK_INTERVAL_MIN_US, LOOK_INTERVAL_MAX_US);
+        self.judge(live)
     }
 
     fn judge(&mut self, live: u64) -> Option<bool> {
@@ -111,6 +118,8 @@ fn limit_files(groups: &str) -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
+    const MB: u64 = 1_000_000;
+
     #[test]
     fn full_and_not_full_are_apart() {
         let mut gauge = Gauge::new(3_200);
@@ -122,13 +131,23 @@ mod tests {
         assert_eq!(Gauge::new(u64::MAX).judge(1 << 60), None);
     }
 
+    /// Nothing that grows at the assumed rate is full before the next look.
     #[test]
-    fn the_memory_in_use_is_read_now_and_then() {
-        let mut gauge = Gauge::new(3_200);
-        let soon_us = LOOK_INTERVAL_US - 1;
-        assert_eq!(gauge.look(7, || 3_200), Some(true));
-        assert_eq!(gauge.look(7 + soon_us, || unreachable!("too soon")), None);
-        assert_eq!(gauge.look(8 + soon_us, || 0), Some(false));
+    fn the_memory_in_use_is_read_the_more_often_the_less_is_left() {
+        for (live, after_us) in [
+            (0, LOOK_INTERVAL_MAX_US),
+            (900 * MB, 100_000),
+            (999 * MB, LOOK_INTERVAL_MIN_US),
+            (1_000 * MB, LOOK_INTERVAL_MIN_US),
+            (2_000 * MB, LOOK_INTERVAL_MIN_US),
+        ] {
+            let mut gauge = Gauge::new(1_000 * MB);
+            let is_full = live >= 1_000 * MB;
+            assert_eq!(gauge.look(7, || live), is_full.then_some(true));
+            let soon_us = 7 + after_us - 1;
+            assert_eq!(gauge.look(soon_us, || unreachable!("too soon")), None);
+            assert_eq!(gauge.look(soon_us + 1, || 0), is_full.then_some(false));
+        }
     }
 
     #[test]

@@ -241,10 +241,11 @@ impl Driver {
     async fn take_turns(&mut self) -> Result<(), RuntimeError> {
         let mut alarm = Box::pin(tokio::time::sleep(Duration::ZERO));
         loop {
-            if self.is_late() {
+            let mut now = self.clock.now();
+            if self.is_late(now) {
                 tokio::task::yield_now().await;
+                now = self.clock.now();
             }
-            let now = self.clock.now();
             while let Ok(notice) = self.notices.try_recv() {
                 self.handle_notice(now, notice)?;
             }
@@ -264,8 +265,8 @@ impl Driver {
 
     /// Whether the process did not run for a while. The datagrams that arrived meanwhile should be
     /// received before the timers run, but the reactor may not know of them yet.
-    fn is_late(&self) -> bool {
-        let late_us = self.clock.now().mono_us.saturating_sub(LATE_US);
+    fn is_late(&self, now: Now) -> bool {
+        let late_us = now.mono_us.saturating_sub(LATE_US);
         self.replica
             .next_timeout()
             .is_some_and(|at_us| at_us < late_us)
@@ -273,7 +274,7 @@ impl Driver {
 
     /// Receives what has arrived, then drains the outputs that it caused.
     fn turn(&mut self, now: Now) -> Result<(), RuntimeError> {
-        let began = Instant::now();
+        let began = self.clock.instant(now.mono_us).into_std();
         let budget = Budget {
             ends: began + TURN_MAX,
             pushed_max: self.outbox.packer().pushed() + TURN_SIZE_MAX,
@@ -344,11 +345,13 @@ impl Driver {
                 self.replica.handle_input(now, Input::Waited(waited));
             }
         }
-        let budget = Budget {
-            ends: Instant::now() + OTHERS_MAX,
-            ..budget
-        };
-        self.handle_all(now, Senders::Others, budget);
+        if self.socket.has_received() {
+            let budget = Budget {
+                ends: Instant::now() + OTHERS_MAX,
+                ..budget
+            };
+            self.handle_all(now, Senders::Others, budget);
+        }
         Ok(())
     }
 

@@ -42,6 +42,27 @@ fn hellos_are_repeated_with_the_same_nonce_ever_more_slowly() {
     assert!(nonces.iter().all(|nonce| *nonce == nonces[0]));
 }
 
+/// All nodes were down for a while. They are back, and the next call is not told otherwise.
+#[test]
+fn a_call_after_a_pause_does_not_wait_for_the_next_hello() {
+    let mut script = Script::started(3);
+    script.submit(put("k"), 1);
+    script.pass(4_000 * MS);
+    script.requests();
+    script.hellos.clear();
+    script.submit(put("l"), 2);
+    assert_eq!(script.hellos.len(), 0, "the other call sends them");
+    script.pass(6_000 * MS);
+    assert!(script.result().is_err() && script.result().is_err());
+    script.hellos.clear();
+    script.submit(put("m"), 3);
+    script.pass(25 * MS);
+    script.greet_all();
+    let sent = script.request();
+    script.answer(&sent, written());
+    assert_eq!(script.result(), Ok(written()));
+}
+
 #[test]
 fn a_silent_node_is_asked_less_often_while_another_is_there() {
     let mut script = Script::started(2);

@@ -85,7 +85,7 @@ pub(super) struct Node {
     /// When the last hello was sent, and how many since a frame last arrived from the node.
     pub hello_sent_us: u64,
     pub hellos_open: u32,
-    hello_pace: HelloPace,
+    pub hello_pace: HelloPace,
     pub distance: Distance,
     refresh_us: u64,
     heard_us: u64,

@@ -5,9 +5,9 @@
 use super::Session;
 
 /// The time without an answer from the one given node, longer than answers are in flight on any
-/// link, after which the port is changed. Answers that are under way to the old port are lost, so
-/// with several nodes, which all may be busy but hardly share a fate behind one address, it is twice
-/// as long. The wait is doubled after each change, ...
+/// link, after which the port is changed. Answers that are under way to the old port are lost. So
+/// with several nodes, which all may be busy but hardly share one address, it is twice as long. The
+/// wait is doubled after each change, ...
 const NEW_PORT_US: u64 = 2_000_000;
 /// ... up to this.
 const NEW_PORT_US_MAX: u64 = 8_000_000;

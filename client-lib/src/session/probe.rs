@@ -9,8 +9,8 @@ use super::table::CallHandle;
 use super::{Node, Session};
 
 /// The client sends a hello once the node was silent for this long, or for this many round trips,
-/// or for twice the time that the last hello took, whichever is longest: otherwise a busy node would
-/// seem to be gone. The time doubles after each answer.
+/// or for twice the time that the last hello took, whichever is longest: otherwise a busy node
+/// would seem to be gone. The time doubles after each answer.
 const SILENCE_US: u64 = 50_000;
 const ROUND_TRIPS: u64 = 4;
 /// The wait for the answer to a hello. At a busy node hellos wait as long as requests do (X7).

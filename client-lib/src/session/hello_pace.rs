@@ -6,8 +6,12 @@ const WAIT_US_INITIAL: u64 = 20_000;
 const WAIT_US_MAX: u64 = 1_000_000;
 /// The same for a node that answers hellos, though no operations.
 const WAIT_US_MAX_ANSWERED: u64 = 250_000;
-/// While no node responds, hellos are sent often for this long.
-const ALONE_US: u64 = 1_000_000;
+/// The longest first wait after a hello that was repeated.
+const WAIT_US_MAX_DOUBTFUL: u64 = 100_000;
+/// In the first second of a node's silence no wait is longer than this: a few lost datagrams must
+/// not make a node seem gone.
+const WAIT_US_OFTEN: u64 = 250_000;
+const OFTEN_US: u64 = 1_000_000;
 
 #[derive(Debug)]
 pub(super) struct HelloPace {
@@ -32,25 +36,29 @@ impl Default for HelloPace {
 }
 
 impl HelloPace {
-    /// A hello is sent. Returns the time until the next one. `alone_us`: while no node responds,
-    /// the wait is no longer than this in the first second.
+    /// A hello is sent. Returns the time until the next one. `alone_us`: the longest wait in the
+    /// first second, while no node responds.
     pub fn sent(&mut self, now_us: u64, alone_us: Option<u64>) -> u64 {
         let first_us = *self.first_us.get_or_insert(now_us);
         self.sent = self.sent.saturating_add(1);
         let wait_us = self.wait_us;
         self.wait_us = (2 * wait_us).min(WAIT_US_MAX);
         let silence_us = now_us.saturating_sub(first_us);
-        let later_us = silence_us.saturating_sub(ALONE_US).max(self.base_us);
-        let bound_us = |alone_us: u64| alone_us.max(later_us);
-        alone_us.map_or(wait_us, |alone_us| wait_us.min(bound_us(alone_us)))
+        let often_us = alone_us.unwrap_or(WAIT_US_OFTEN);
+        let later_us = silence_us.saturating_sub(OFTEN_US);
+        wait_us.min(often_us.max(later_us).max(self.base_us))
     }
 
-    /// The answer to a hello. The time of a hello that was repeated may include lost ones.
+    /// The answer to a hello. The time of a hello that was repeated may be that of lost ones, so it
+    /// counts in part.
     pub fn answered(&mut self, now_us: u64) {
         if let Some(first_us) = self.first_us.take() {
             let took_us = now_us.saturating_sub(first_us);
-            let base_us = if self.sent == 1 { 2 * took_us } else { took_us };
-            self.base_us = base_us.clamp(WAIT_US_INITIAL, WAIT_US_MAX);
+            let (base_us, base_us_max) = match self.sent {
+                1 => (2 * took_us, WAIT_US_MAX),
+                _ => (took_us, WAIT_US_MAX_DOUBTFUL),
+            };
+            self.base_us = base_us.clamp(WAIT_US_INITIAL, base_us_max);
             self.wait_us = self.wait_us.min(WAIT_US_MAX_ANSWERED).max(self.base_us);
         }
         self.sent = 0;
@@ -90,7 +98,8 @@ mod tests {
     fn hellos_are_repeated_ever_more_slowly() {
         let mut pace = HelloPace::default();
         let waited = times(&mut pace, None, 3_000);
-        assert_eq!(waited, [0, 20, 60, 140, 300, 620, 1_260, 2_260]);
+        let expected = [0, 20, 60, 140, 300, 550, 800, 1_050, 1_300, 1_600, 2_200];
+        assert_eq!(waited, expected);
         pace.begin_anew();
         assert_eq!(times(&mut pace, None, 50), [0, 20]);
     }
@@ -115,7 +124,7 @@ mod tests {
         assert_eq!(next(&mut pace, 500, None), 200);
         pace.sent(700 * MS, None);
         pace.answered(750 * MS);
-        assert_eq!(next(&mut pace, 800, Some(0)), 250, "since the first one");
+        assert_eq!(next(&mut pace, 800, Some(0)), 100, "it was repeated");
         pace.answered(801 * MS);
         assert_eq!(next(&mut pace, 900, None), 20);
         pace.answered(9_000_000 * MS);

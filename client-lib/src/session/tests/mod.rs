@@ -5,7 +5,6 @@ mod cluster;
 mod model;
 mod nodes;
 mod outcomes;
-mod port;
 mod questions;
 mod spared;
 mod window;

@@ -13,12 +13,11 @@ const SHARE_PERCENT: u64 = 60;
 /// A full node stops being full once this fraction (1/32) of the bound is free.
 const FREE_PART: u64 = 32;
 
-/// Reading the memory in use takes some ten microseconds. So it is read this often when little is
-/// left, ...
+/// Reading the memory in use takes some tens of microseconds. It is read at most this often, ...
 const LOOK_INTERVAL_MIN_US: u64 = 25_000;
-/// ... and at least this often, ...
+/// ... and at least this often. In between, it is read before the memory could be full, ...
 const LOOK_INTERVAL_MAX_US: u64 = 250_000;
-/// ... since the memory in use grows by at most so many bytes in a microsecond: 1 GB in a second.
+/// ... if the memory in use grows by no more bytes than this in a microsecond: 1 GB in a second.
 const GROWTH_MAX: u64 = 1_000;
 
 /// Whether a node is full, with hysteresis.

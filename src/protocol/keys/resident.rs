@@ -66,6 +66,9 @@ const FULL_PART: usize = 8;
 /// How many empty places the eviction order may hold, in addition to one per key.
 const ORDER_SLACK: usize = 1_024;
 
+/// How many registers that have to stay one call of `evict` looks at.
+const REGISTERS_STAY_MAX: usize = 16;
+
 #[derive(Debug)]
 enum KeySlot {
     Loading(Vec<Waiting>),
@@ -244,7 +247,8 @@ impl Cache {
         self.drop_gone(&is_durable);
         // Keys that only these queues hold prevent the return of whole pages of memory to the
         // system.
-        if self.order.len() + self.absent.len() > 2 * self.slots.len() + ORDER_SLACK {
+        let queued = self.order.len() + self.absent.len() + self.registers.len();
+        if queued > 2 * self.slots.len() + ORDER_SLACK {
             // A key that was dropped and loaded again is there twice.
             let mut seen = HashSet::with_capacity(self.slots.len());
             for queue in [&mut self.absent, &mut self.order, &mut self.registers] {
@@ -269,9 +273,11 @@ impl Cache {
         }
     }
 
-    /// Those in use stay, as the newest ones.
+    /// Those in use, or not yet durable, stay, as the newest ones. Only a few of them are looked at
+    /// in one call: while a disk is slow there may be thousands.
     fn evict_registers(&mut self, kept: usize, is_durable: impl Fn(GroupNumber) -> bool) {
-        for _ in kept..self.registers.len() {
+        let mut stayed = 0;
+        while self.registers.len() > kept && stayed < REGISTERS_STAY_MAX {
             let Some(key) = self.registers.pop_front() else {
                 return;
             };
@@ -282,6 +288,7 @@ impl Cache {
                 self.remove(&key);
             } else {
                 self.registers.push_back(key);
+                stayed += 1;
             }
         }
     }
@@ -415,17 +422,22 @@ mod tests {
         assert!(cache.residents > 0);
     }
 
+    fn register(sequence: u64) -> Key {
+        let client = 7;
+        Key::transaction(OperationId { client, sequence })
+    }
+
+    fn load_register(cache: &mut Cache, sequence: u64) {
+        cache.wait(&register(sequence), Waiting::Look);
+        cache.loaded(&register(sequence), None);
+    }
+
     /// Each transaction has a register of its own: a load of them leaves the other keys in memory.
     #[test]
     fn registers_of_transactions_do_not_put_other_keys_out() {
         let mut cache = filled(64 << 20, 100);
-        let register = |sequence| {
-            let client = 7;
-            Key::transaction(OperationId { client, sequence })
-        };
         for sequence in 0..4_000 {
-            cache.wait(&register(sequence), Waiting::Look);
-            cache.loaded(&register(sequence), None);
+            load_register(&mut cache, sequence);
             cache.evict(false, |_| sequence != 10);
         }
         let kept = 65_536 / REGISTERS_PART;
@@ -437,6 +449,21 @@ mod tests {
         assert_eq!(cache.residents, 100 + kept, "none is durable");
         cache.evict(true, |_| true);
         assert_eq!(cache.residents, 100 + kept / FULL_PART);
+    }
+
+    /// While a disk is slow, all registers stay, and no call goes through all of them.
+    #[test]
+    fn few_of_the_registers_that_stay_are_looked_at_in_one_call() {
+        let mut cache = filled(64 << 20, 0);
+        (0..5_000).for_each(|sequence| load_register(&mut cache, sequence));
+        let looks = std::cell::Cell::new(0);
+        cache.evict(false, |_| {
+            looks.set(looks.get() + 1);
+            false
+        });
+        assert_eq!((looks.get(), cache.residents), (REGISTERS_STAY_MAX, 5_000));
+        cache.evict(false, |_| true);
+        assert_eq!(cache.residents, 65_536 / REGISTERS_PART);
     }
 
     /// Otherwise the queues may stay above their bound, and each call of `evict` goes through them.

@@ -28,7 +28,7 @@ pub(super) struct Tracked {
     /// The same, at any other times.
     others: BTreeSet<(u64, Key)>,
     /// What was noted since the last heartbeat, in that order: keys with an intent, each once, and
-    /// registers with their value.
+    /// registers with each value. A register that is gone by then is looked at for nothing.
     order: Vec<(Key, Option<Bytes>)>,
 }
 

@@ -303,12 +303,12 @@ pub const LOAD_WAITERS_MAX: usize = 4_096;
 pub const LOAD_WAITERS_SIZE_MAX: usize = 8 << 20;
 /// Keys whose state is kept in the protocol core.
 pub const KEYS_CACHED_MAX: usize = 65_536;
-/// Of these, one in so many is the register of a transaction. Otherwise a load of transactions,
-/// each with a register of its own, would put all other keys out of memory.
-pub const REGISTERS_PART: usize = 64;
 /// Their memory is at most `--memory-max` divided by this, so that they alone never make a node
 /// full.
 pub const CACHE_PART: u64 = 8;
+/// Of the keys in the core, one in so many may be a register of a transaction that is not in use.
+/// Otherwise a load of transactions, each with its own register, would put all other keys out.
+pub const REGISTERS_PART: usize = 64;
 /// Client sessions. Over this limit the least recently used one is evicted, with its token (X4).
 pub const SESSIONS_MAX: usize = 16_384;
 /// Attempt numbers that the window of one session covers.

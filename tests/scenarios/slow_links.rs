@@ -194,7 +194,7 @@ pub fn one_client_writes_over_slow_links() {
 pub fn one_client_writes_over_slow_links_at_any_pace_of_heartbeats() {
     for pace_ms in OTHER_PACES_MS {
         for mean_ms in [100, 500] {
-            let wrong = one_client(mean_ms, pace_ms, 1);
+            let wrong = one_client(mean_ms, pace_ms, 3);
             assert_none(
                 &format!("{mean_ms} ms one way, heartbeats {pace_ms:?}"),
                 &wrong,

@@ -13,6 +13,7 @@ mod attempts;
 mod call;
 mod cluster;
 mod distance;
+mod hello_pace;
 mod node;
 mod operation;
 mod port;

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use super::attempts::Attempts;
 use super::distance::Distance;
+use super::hello_pace::HelloPace;
 use super::operation::InFlight;
 use super::settle::is_turned_away;
 use super::table::CallHandle;
@@ -23,13 +24,11 @@ const FRESH_US: u64 = 500_000;
 /// ... or for this many round trips, if that is longer: an operation takes several round trips, and
 /// a hello before it another one.
 const FRESH_ROUND_TRIPS: u64 = 20;
-/// The wait before a hello is repeated; it is doubled each time.
-const HELLO_WAIT_US_INITIAL: u64 = 20_000;
-const HELLO_WAIT_US_MAX: u64 = 250_000;
-/// The same for each given node, while no node responds. It is short enough that a few lost
-/// datagrams cannot keep all nodes silent for the time after which `no quorum` is reported. With
-/// more nodes the wait is longer, since each of them may be the first to answer: thousands of
-/// clients that start at once must leave the nodes time for the answers.
+/// The longest wait before a hello is repeated, for each given node, while no node responds
+/// (`HelloPace::sent`). It is short enough that a few lost datagrams cannot keep all nodes silent
+/// for the time after which `no quorum` is reported. With more nodes the wait is longer, since each
+/// of them may be the first to answer: thousands of clients that start at once must leave the nodes
+/// time for the answers.
 const HELLO_WAIT_US_ALONE: u64 = 60_000;
 /// A node in use is asked again for its id and cluster after this time, ...
 const REFRESH_US: u64 = 10_000_000;
@@ -86,7 +85,7 @@ pub(super) struct Node {
     /// When the last hello was sent, and how many since a frame last arrived from the node.
     pub hello_sent_us: u64,
     pub hellos_open: u32,
-    hello_wait_us: u64,
+    pub hello_pace: HelloPace,
     pub distance: Distance,
     refresh_us: u64,
     heard_us: u64,
@@ -126,7 +125,7 @@ impl Node {
             hello_due_us: 0,
             hello_sent_us: 0,
             hellos_open: 0,
-            hello_wait_us: HELLO_WAIT_US_INITIAL,
+            hello_pace: HelloPace::default(),
             distance: Distance::default(),
             refresh_us: 0,
             heard_us: 0,
@@ -220,7 +219,7 @@ impl Node {
         self.answered_us = now_us;
         self.strikes = 0;
         self.avoid_until_us = 0;
-        self.hello_wait_us = HELLO_WAIT_US_INITIAL;
+        self.hello_pace.begin_anew();
         // A page takes longer than the other reads, and says nothing of them; a poll waits.
         let is_slow = matches!(outcome, Outcome::Page(_) | Outcome::Watched(_));
         if !is_turned_away(outcome) && !is_slow {
@@ -333,7 +332,7 @@ impl Session {
         }
         node.spared = spared;
         if !spared {
-            node.hello_wait_us = HELLO_WAIT_US_INITIAL;
+            node.hello_pace = HelloPace::default();
             node.doubt(now_us);
             if self.is_active() {
                 self.greet(now_us, place);
@@ -372,7 +371,7 @@ impl Session {
         node.live = None;
         node.nonce = 0;
         node.hello_due_us = now_us;
-        node.hello_wait_us = HELLO_WAIT_US_INITIAL;
+        node.hello_pace = HelloPace::default();
         if self.is_active() {
             self.nodes[place].unanswered_since_us = Some(now_us);
             self.greet(now_us, place);
@@ -436,22 +435,32 @@ impl Session {
         if node.nonce == 0 {
             node.nonce = fresh_nonce;
         }
-        let alone_us = HELLO_WAIT_US_ALONE * count;
-        let wait_us = match is_alone {
-            true => node.hello_wait_us.min(alone_us),
-            false => node.hello_wait_us,
-        };
+        let alone_us = is_alone.then_some(HELLO_WAIT_US_ALONE * count);
+        let wait_us = node.hello_pace.sent(now_us, alone_us);
         node.distance.hello_sent(now_us);
         node.hello_sent_us = now_us;
         node.hellos_open += 1;
         node.hello_due_us = now_us + wait_us;
-        node.hello_wait_us = (2 * node.hello_wait_us).min(HELLO_WAIT_US_MAX);
         let hello = Hello {
             client: self.options.client,
             nonce: node.nonce,
             library_version: self.options.library_version.clone(),
         };
         self.transmit(place, kind::HELLO, &hello);
+    }
+
+    /// The first call after a pause does not wait for the next of the hellos that all nodes have
+    /// left unanswered: a node may be back.
+    pub(super) fn greet_anew(&mut self, now_us: u64) {
+        let is_alone = !self.nodes.iter().any(|node| node.is_usable(now_us));
+        if self.is_active() || !is_alone {
+            return;
+        }
+        for node in &mut self.nodes {
+            node.hello_pace.begin_anew();
+            let soon_us = node.hello_sent_us + node.hello_pace.first_wait_us();
+            node.hello_due_us = node.hello_due_us.min(soon_us);
+        }
     }
 
     /// Repeats the hellos that are due, while a call waits.
@@ -480,6 +489,7 @@ impl Session {
         });
         node.heard(now_us);
         node.distance.hello_answered(now_us);
+        node.hello_pace.answered(now_us);
         self.admit(now_us, place);
         self.settle_cluster(now_us);
     }

@@ -223,6 +223,7 @@ impl Session {
         }
         let wait_us = call.deadline_us.unwrap_or(self.options.deadline_us);
         self.check_wait(now_us, wait_us)?;
+        self.greet_anew(now_us);
         let deadline_us = now_us.saturating_add(wait_us);
         let mut operation = InFlight::new(now_us, call, tag, deadline_us);
         if operation.call.action.is_watch() {

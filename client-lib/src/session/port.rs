@@ -4,8 +4,10 @@
 
 use super::Session;
 
-/// The time without an answer from any node, longer than answers are in flight on any link, after
-/// which the port is changed. The wait is doubled after each change, ...
+/// The time without an answer from the one given node, longer than answers are in flight on any
+/// link, after which the port is changed. Answers that are under way to the old port are lost. So
+/// with several nodes, which all may be busy but hardly share one address, it is twice as long. The
+/// wait is doubled after each change, ...
 const NEW_PORT_US: u64 = 2_000_000;
 /// ... up to this.
 const NEW_PORT_US_MAX: u64 = 8_000_000;
@@ -29,9 +31,13 @@ impl Session {
             return false;
         };
         if self.new_port.wait_us == 0 {
+            let wait_us = match self.nodes.len() {
+                1 => NEW_PORT_US,
+                _ => 2 * NEW_PORT_US,
+            };
             self.new_port = NewPort {
-                due_us: since_us + NEW_PORT_US,
-                wait_us: NEW_PORT_US,
+                due_us: since_us + wait_us,
+                wait_us,
             };
         }
         if now_us < self.new_port.due_us {

@@ -8,8 +8,9 @@ use super::operation::NEVER;
 use super::table::CallHandle;
 use super::{Node, Session};
 
-/// The client sends a hello once the node was silent for this long, or for this many round trips if
-/// that is longer. The time doubles after each answer.
+/// The client sends a hello once the node was silent for this long, or for this many round trips,
+/// or for twice the time that the last hello took, whichever is longest: otherwise a busy node
+/// would seem to be gone. The time doubles after each answer.
 const SILENCE_US: u64 = 50_000;
 const ROUND_TRIPS: u64 = 4;
 /// The wait for the answer to a hello. At a busy node hellos wait as long as requests do (X7).
@@ -38,8 +39,7 @@ impl Probe {
 
     /// `wait_us`: the wait after which the attempt is retried in any case.
     pub fn new(node: &Node, sent_us: u64, wait_us: u64) -> Probe {
-        let far_us = ROUND_TRIPS.saturating_mul(node.distance.rtt_us());
-        let silence_us = SILENCE_US.max(far_us);
+        let silence_us = SILENCE_US.max(answer_us(node));
         let is_worthwhile = wait_us > 2 * silence_us + u64::from(HELLOS_MAX) * ANSWER_US;
         // While the round-trip time is in doubt, further hellos would confuse its estimate.
         if !is_worthwhile || node.distance.least_wait_us() > 0 {
@@ -64,6 +64,12 @@ impl Probe {
     }
 }
 
+/// How long the answer to a hello may take at least.
+fn answer_us(node: &Node) -> u64 {
+    let far_us = ROUND_TRIPS.saturating_mul(node.distance.rtt_us());
+    far_us.max(node.hello_pace.first_wait_us())
+}
+
 impl Session {
     /// Checks the node that the call waits for, if the check is due.
     pub(super) fn probe(&mut self, now_us: u64, handle: CallHandle) {
@@ -79,8 +85,7 @@ impl Session {
         };
         let node = &self.nodes[place];
         let since_us = node.silent_since_us(sent_us);
-        let far_us = ROUND_TRIPS.saturating_mul(node.distance.rtt_us());
-        let answer_us = ANSWER_US.max(far_us);
+        let answer_us = ANSWER_US.max(answer_us(node));
         let probe = &mut operation.probe;
         if now_us < since_us + probe.silence_us {
             if std::mem::take(&mut probe.has_asked) {

@@ -5,6 +5,7 @@ mod cluster;
 mod model;
 mod nodes;
 mod outcomes;
+mod port;
 mod questions;
 mod spared;
 mod window;

@@ -42,6 +42,27 @@ fn hellos_are_repeated_with_the_same_nonce_ever_more_slowly() {
     assert!(nonces.iter().all(|nonce| *nonce == nonces[0]));
 }
 
+/// All nodes were down for a while. They are back, and the next call is not told otherwise.
+#[test]
+fn a_call_after_a_pause_does_not_wait_for_the_next_hello() {
+    let mut script = Script::started(3);
+    script.submit(put("k"), 1);
+    script.pass(4_000 * MS);
+    script.requests();
+    script.hellos.clear();
+    script.submit(put("l"), 2);
+    assert_eq!(script.hellos.len(), 0, "the other call sends them");
+    script.pass(6_000 * MS);
+    assert!(script.result().is_err() && script.result().is_err());
+    script.hellos.clear();
+    script.submit(put("m"), 3);
+    script.pass(25 * MS);
+    script.greet_all();
+    let sent = script.request();
+    script.answer(&sent, written());
+    assert_eq!(script.result(), Ok(written()));
+}
+
 #[test]
 fn a_silent_node_is_asked_less_often_while_another_is_there() {
     let mut script = Script::started(2);
@@ -642,33 +663,4 @@ fn with_an_open_attempt_a_write_is_never_no_quorum_but_a_read_is() {
             assert_eq!(result, Err(CallError::UnknownOutcome));
         }
     }
-}
-
-#[test]
-fn another_port_is_tried_after_a_silence_of_all_ever_less_often() {
-    let mut script = Script::started(2);
-    let mut tried_ms = Vec::new();
-    script.submit(put("k"), 1);
-    for _ in 0..40_000 {
-        script.pass(MS);
-        script.drain();
-        if script.session.in_flight() == 0 {
-            script.submit(put("k"), 1);
-        }
-        if script.session.wants_new_port(script.now_us) {
-            tried_ms.push(script.now_us / MS);
-        }
-    }
-    let waits: Vec<u64> = tried_ms.windows(2).map(|two| two[1] - two[0]).collect();
-    assert!(waits.starts_with(&[4_000, 8_000, 8_000]), "{tried_ms:?}");
-    // A node answers: the next silence counts as the first one.
-    let hello = script
-        .hellos
-        .last()
-        .cloned()
-        .expect("one is asked again and again");
-    script.answer_hello(hello.0, &hello.1);
-    let now_us = script.now_us;
-    assert!(!script.session.wants_new_port(now_us));
-    assert!(!script.session.wants_new_port(now_us + 1_000 * MS));
 }

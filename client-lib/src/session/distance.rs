@@ -1,6 +1,7 @@
 //! The round-trip time to one node, estimated from its answers to hellos. Repeated hellos are
 //! identical until one is answered, so an answer does not identify the hello that it belongs to.
 
+use wire::RETRY_WINDOW_MS;
 use wire::latency::WaitBounds;
 
 /// The wait for an answer before the first sample.
@@ -8,6 +9,10 @@ const WAIT_US_INITIAL: u64 = 10_000;
 /// The time of an operation before any was answered, in round trips to the node. A full round takes
 /// two if the nodes are as far from each other as from the client, and some rounds take longer.
 const ROUND_TRIPS_INITIAL: u64 = 5;
+/// Its maximum: half of the time in which a write is retried (X1). Otherwise a write that is lost
+/// on its way is never sent again, where hellos have waited in the queue of a busy node for as long
+/// as round trips take on the slowest links.
+const SLOW_US_MAX: u64 = RETRY_WINDOW_MS * 1_000 / 2;
 /// The minimum, in round trips.
 const ROUND_TRIPS_MIN: u64 = 2;
 const WAIT_US_MIN: u64 = 4_000;
@@ -15,8 +20,8 @@ const WAIT_US_MAX: u64 = 1_000_000;
 
 /// The number of hellos whose times are remembered.
 const HELLOS_KEPT: usize = 32;
-/// A longer time means that the node was down or paused.
-const ROUND_TRIP_US_MAX: u64 = 3_000_000;
+/// A longer time means that the node was down, paused or busy.
+const ROUND_TRIP_US_MAX: u64 = 1_500_000;
 /// While it is unknown to which of several hellos the answer belongs, an operation waits at least
 /// this long. If the answer belongs to the first hello, and the node is far away, the answers to
 /// the other hellos arrive in the meantime.
@@ -46,7 +51,7 @@ impl Distance {
 
     /// The bounds of the wait for the node's answer; they are larger over slow links.
     pub fn wait_bounds(&self) -> WaitBounds {
-        let slow_us = ROUND_TRIPS_INITIAL.saturating_mul(self.rtt_us);
+        let slow_us = (ROUND_TRIPS_INITIAL * self.rtt_us).min(SLOW_US_MAX);
         WaitBounds {
             initial_us: WAIT_US_INITIAL.max(slow_us),
             least_us: WAIT_US_MIN.max(ROUND_TRIPS_MIN.saturating_mul(self.rtt_us)),
@@ -125,7 +130,13 @@ mod tests {
             (bounds.initial_us, bounds.least_us, bounds.most_us)
         };
         assert_eq!(bounds(300), (10_000, 4_000, 1_000_000));
-        assert_eq!(bounds(1_000_000), (5_000_000, 2_000_000, 5_000_000));
+        assert_eq!(bounds(300_000), (1_500_000, 600_000, 1_500_000));
+        let busy = (SLOW_US_MAX, 2 * ROUND_TRIP_US_MAX, SLOW_US_MAX);
+        assert_eq!(
+            bounds(3_000_000),
+            busy,
+            "an operation that is lost there is repeated"
+        );
     }
 
     #[test]

@@ -146,7 +146,7 @@ fn five_thousand_clients_that_start_at_once() {
     let cluster = Cluster::start(5, Keep::Memory);
     let list = cluster.list();
     let words = "--timeout 20s bench --handles 250 --clients 250 --duration 20s";
-    let start = |seed| Bench::start(&list, &format!("{words} --seed {seed}"));
+    let start = |seed| Bench::start_nice(&list, &format!("{words} --seed {seed}"));
     let all: Vec<Bench> = (0..20).map(start).collect();
     for figures in all.into_iter().map(Bench::end) {
         figures.expect_errors(&[]);

@@ -85,3 +85,42 @@ fn a_failed_operation_does_not_end_the_run_but_shows_in_the_status() {
     assert_eq!(text.matches("FAILED: no quorum").count(), 2, "{text}");
     assert!(text.contains("0 done, 2 failed"), "{text}");
 }
+
+#[test]
+fn the_figures_are_drawn_into_a_file() {
+    let cluster = Cluster::start(1, Keep::Memory);
+    let shell = Shell::with(&cluster.list());
+    let (_file, path) = file("PUT,k,v\nGET,k\nGET,k\n");
+    let (out, plot) = file("an older and much longer picture".repeat(1_000).as_str());
+    let ran = shell.run(&["run", &path, "--plot", &plot]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let svg = std::fs::read_to_string(out.path()).unwrap();
+    assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
+    for expected in ["PUT", "GET", "2 done", "3 done, 0 failed in"] {
+        assert!(svg.contains(expected), "{expected}: {svg}");
+    }
+}
+
+#[test]
+fn a_picture_that_cannot_be_written_is_refused_before_anything_is_done() {
+    let cluster = Cluster::start(1, Keep::Memory);
+    let shell = Shell::with(&cluster.list());
+    let (_file, path) = file("PUT,k,v\n");
+    for plot in ["/no/such/directory/out.svg", "/", &path] {
+        let ran = shell.run(&["run", &path, "--plot", plot]);
+        assert_eq!(ran.status, 2, "{}", ran.stderr);
+        assert!(ran.stderr.contains(plot) && ran.stderr.contains("nothing was done"));
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "PUT,k,v\n");
+    shell.run(&["get", "k"]).failed(1, "");
+    let ran = shell.run(&["--json", "run", &path, "--plot", "/dev/full"]);
+    assert_eq!(ran.status, 6);
+    assert!(
+        ran.stderr.contains("can't write /dev/full"),
+        "{}",
+        ran.stderr
+    );
+    let text = String::from_utf8(ran.stdout).unwrap();
+    assert!(text.contains("\"summary\"") && text.contains("\"error\":\"file\""));
+    shell.run(&["get", "k"]).gave(0, "v");
+}

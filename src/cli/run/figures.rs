@@ -83,7 +83,7 @@ fn percentile(sorted: &[f64], percent: usize) -> f64 {
 }
 
 impl Summary {
-    fn per_second(&self) -> f64 {
+    pub fn per_second(&self) -> f64 {
         match self.seconds > 0.0 {
             true => self.count as f64 / self.seconds,
             false => 0.0,

@@ -3,9 +3,12 @@
 
 mod figures;
 pub(in crate::cli) mod file;
+mod plot;
 
-use std::io::Read;
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,7 +17,7 @@ use kvclient::{Call, CallError, Client, transaction};
 use serde_json::{Map, Value, json};
 use wire::{Action, KeyResult, Outcome};
 
-use self::figures::Figures;
+use self::figures::{Figures, Summary};
 use self::file::Line;
 use super::connection::ConnectionArgs;
 use super::exit::Exit;
@@ -32,11 +35,23 @@ pub struct RunArgs {
     /// The file; a lone - is standard input
     #[arg(value_name = "FILE", allow_hyphen_values = true)]
     file: PathBuf,
+
+    /// Draw the figures into this file, as SVG: mean, standard deviation and throughput
+    #[arg(long, value_name = "OUT.svg")]
+    plot: Option<PathBuf>,
 }
 
 pub fn run(arguments: &RunArgs, connection: &ConnectionArgs) -> Exit {
     let lines = match read(arguments) {
         Ok(lines) => lines,
+        Err(message) => return connection.refuse("file", Exit::Usage, &message),
+    };
+    let plot = arguments.plot.as_deref();
+    let plot = match plot
+        .map(|path| Plot::open(path, &arguments.file))
+        .transpose()
+    {
+        Ok(plot) => plot,
         Err(message) => return connection.refuse("file", Exit::Usage, &message),
     };
     let client = match connection.open() {
@@ -46,6 +61,7 @@ pub fn run(arguments: &RunArgs, connection: &ConnectionArgs) -> Exit {
     let mut run = Run {
         client,
         json: connection.json,
+        plot,
         figures: Figures::default(),
     };
     let started = Instant::now();
@@ -54,7 +70,7 @@ pub fn run(arguments: &RunArgs, connection: &ConnectionArgs) -> Exit {
             return exit;
         }
     }
-    run.finish(started.elapsed())
+    run.finish(started.elapsed(), connection)
 }
 
 fn read(arguments: &RunArgs) -> Result<Vec<Line>, String> {
@@ -68,9 +84,58 @@ fn read(arguments: &RunArgs) -> Result<Vec<Line>, String> {
     file::parse(&bytes).map_err(|error| format!("{name}, {error}; nothing was done"))
 }
 
+/// The file of `--plot`. It is opened before anything is done, and replaced at the end, so a run
+/// that is broken off leaves an older picture as it was.
+struct Plot {
+    file: File,
+    name: String,
+}
+
+impl Plot {
+    fn open(path: &Path, operations: &Path) -> Result<Plot, String> {
+        let name = path.display().to_string();
+        if is_same(path, operations) {
+            return Err(format!(
+                "{name} is the file with the operations: name another one for the picture; nothing \
+                 was done"
+            ));
+        }
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        let file =
+            file.map_err(|error| format!("can't write {name}: {error}; nothing was done"))?;
+        Ok(Plot { file, name })
+    }
+
+    fn draw(mut self, summary: &Summary) -> Result<(), String> {
+        let drawn = plot::draw(summary).map_err(|error| error.to_string());
+        let written = drawn.and_then(|svg| {
+            let written = self.replace(svg.as_bytes());
+            written.map_err(|error| error.to_string())
+        });
+        written.map_err(|error| format!("can't write {}: {error}", self.name))
+    }
+
+    fn replace(&mut self, content: &[u8]) -> io::Result<()> {
+        // A pipe or a device has no length.
+        if self.file.metadata()?.is_file() {
+            self.file.set_len(0)?;
+        }
+        self.file.write_all(content)
+    }
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    place(one).is_some_and(|one| place(other) == Some(one))
+}
+
 struct Run {
     client: Client,
     json: bool,
+    plot: Option<Plot>,
     figures: Figures,
 }
 
@@ -88,16 +153,19 @@ impl Run {
         report::print_bytes(text.as_bytes())
     }
 
-    fn finish(mut self, took: Duration) -> Exit {
+    fn finish(mut self, took: Duration, connection: &ConnectionArgs) -> Exit {
         let summary = self.figures.summary(took);
         let text = match self.json {
             true => format!("{}\n", summary.in_json()),
             false => format!("\n{}", summary.in_words()),
         };
-        match report::print_bytes(text.as_bytes()) {
-            Err(exit) => exit,
-            Ok(()) if summary.failed > 0 => Exit::Other,
-            Ok(()) => Exit::Done,
+        let printed = report::print_bytes(text.as_bytes());
+        let drawn = self.plot.map_or(Ok(()), |plot| plot.draw(&summary));
+        match (printed, drawn) {
+            (Err(exit), _) => exit,
+            (_, Err(message)) => connection.refuse("file", Exit::Other, &message),
+            _ if summary.failed > 0 => Exit::Other,
+            _ => Exit::Done,
         }
     }
 }

@@ -98,8 +98,7 @@ lint() {
         cargo build --quiet --release &>/dev/null &
     fi
     cargo clippy --quiet --workspace --all-targets -- -D warnings
-    # Only these look at the feature.
-    cargo clippy --quiet --features mutants --lib --test mutants --test model -- -D warnings
+    cargo clippy --quiet --workspace --all-targets --features mutants -- -D warnings
     # These run only in networks of their own (test = false), so --all-targets leaves them out.
     cargo clippy --quiet --test partition --test field --test load -- -D warnings
 }

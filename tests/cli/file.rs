@@ -111,6 +111,9 @@ fn a_picture_that_cannot_be_written_is_refused_before_anything_is_done() {
         assert_eq!(ran.status, 2, "{}", ran.stderr);
         assert!(ran.stderr.contains(plot) && ran.stderr.contains("nothing was done"));
     }
+    let line = format!("\"$0\" run - --plot {path} < {path}");
+    let ran = shell.run_in_shell(&line);
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "PUT,k,v\n");
     shell.run(&["get", "k"]).failed(1, "");
     let ran = shell.run(&["--json", "run", &path, "--plot", "/dev/full"]);

@@ -48,6 +48,13 @@ impl Shell {
         self.run_command(command, input)
     }
 
+    /// A line of the shell, in which `$0` is the binary.
+    pub fn run_in_shell(&self, line: &str) -> Ran {
+        let mut command = Command::new("sh");
+        command.args(["-c", line, env!("CARGO_BIN_EXE_horseshoe")]);
+        self.run_command(command, b"")
+    }
+
     /// The same at a terminal, which `script` provides; lines there end in CR LF.
     pub fn run_on_terminal(&self, line: &str) -> Ran {
         let binary = env!("CARGO_BIN_EXE_horseshoe");

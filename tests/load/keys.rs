@@ -156,7 +156,7 @@ fn statuses(client: &Client) -> Vec<NodeStatus> {
 fn very_many_keys_expire() {
     let cluster = Cluster::start(5, Keep::Memory);
     let client = open(&cluster);
-    let (count, ttl) = (scaled(100_000, 10_000), Duration::from_secs(scaled(15, 5)));
+    let (count, ttl) = (scaled(100_000, 10_000), Duration::from_secs(5));
     fill(&client, count, |n| {
         let value = Bytes::from_static(b"v");
         let ttl_ms = ttl.as_millis() as u64;

@@ -12,7 +12,7 @@ const ROUND_TRIPS_INITIAL: u64 = 5;
 /// Its maximum: half of the time in which a write is retried (X1). Otherwise a write that is lost
 /// on its way is never sent again, where hellos have waited in the queue of a busy node for as long
 /// as round trips take on the slowest links.
-const SLOW_US_MAX: u64 = RETRY_WINDOW_MS * 1_000 / 2;
+const WAIT_US_MAX_INITIAL: u64 = RETRY_WINDOW_MS * 1_000 / 2;
 /// The minimum, in round trips.
 const ROUND_TRIPS_MIN: u64 = 2;
 const WAIT_US_MIN: u64 = 4_000;
@@ -51,9 +51,9 @@ impl Distance {
 
     /// The bounds of the wait for the node's answer; they are larger over slow links.
     pub fn wait_bounds(&self) -> WaitBounds {
-        let slow_us = (ROUND_TRIPS_INITIAL * self.rtt_us).min(SLOW_US_MAX);
+        let slow_us = ROUND_TRIPS_INITIAL.saturating_mul(self.rtt_us);
         WaitBounds {
-            initial_us: WAIT_US_INITIAL.max(slow_us),
+            initial_us: WAIT_US_INITIAL.max(slow_us.min(WAIT_US_MAX_INITIAL)),
             least_us: WAIT_US_MIN.max(ROUND_TRIPS_MIN.saturating_mul(self.rtt_us)),
             most_us: WAIT_US_MAX.max(slow_us),
         }
@@ -103,6 +103,8 @@ impl Distance {
 
 #[cfg(test)]
 mod tests {
+    use wire::latency::LatencyEstimate;
+
     use super::*;
 
     const MS: u64 = 1_000;
@@ -131,12 +133,18 @@ mod tests {
         };
         assert_eq!(bounds(300), (10_000, 4_000, 1_000_000));
         assert_eq!(bounds(300_000), (1_500_000, 600_000, 1_500_000));
-        let busy = (SLOW_US_MAX, 2 * ROUND_TRIP_US_MAX, SLOW_US_MAX);
-        assert_eq!(
-            bounds(3_000_000),
-            busy,
-            "an operation that is lost there is repeated"
-        );
+        assert_eq!(bounds(1_000_000), (2_500_000, 2_000_000, 5_000_000));
+    }
+
+    /// Round trips do not take as long, so this one did not show the distance.
+    #[test]
+    fn the_first_wait_leaves_time_for_a_retry_however_long_a_hello_took() {
+        for rtt_us in [2_000_000, 60_000_000] {
+            let bounds = after(&[0], &[rtt_us]).wait_bounds();
+            let wait_us = LatencyEstimate::default().wait_us(bounds);
+            assert_eq!(wait_us, 2 * ROUND_TRIP_US_MAX);
+            assert!(wait_us < RETRY_WINDOW_MS * 1_000);
+        }
     }
 
     #[test]

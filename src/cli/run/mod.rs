@@ -41,16 +41,19 @@ pub struct RunArgs {
     plot: Option<PathBuf>,
 }
 
+impl RunArgs {
+    fn is_standard_input(&self) -> bool {
+        self.file.as_os_str() == "-"
+    }
+}
+
 pub fn run(arguments: &RunArgs, connection: &ConnectionArgs) -> Exit {
     let lines = match read(arguments) {
         Ok(lines) => lines,
         Err(message) => return connection.refuse("file", Exit::Usage, &message),
     };
-    let plot = arguments.plot.as_deref();
-    let plot = match plot
-        .map(|path| Plot::open(path, &arguments.file))
-        .transpose()
-    {
+    let plot = arguments.plot.as_ref();
+    let plot = match plot.map(|path| Plot::open(path, arguments)).transpose() {
         Ok(plot) => plot,
         Err(message) => return connection.refuse("file", Exit::Usage, &message),
     };
@@ -76,7 +79,7 @@ pub fn run(arguments: &RunArgs, connection: &ConnectionArgs) -> Exit {
 fn read(arguments: &RunArgs) -> Result<Vec<Line>, String> {
     let name = arguments.file.display();
     let mut bytes = Vec::new();
-    let read = match arguments.file.as_os_str() == "-" {
+    let read = match arguments.is_standard_input() {
         true => std::io::stdin().lock().read_to_end(&mut bytes),
         false => std::fs::File::open(&arguments.file).and_then(|mut f| f.read_to_end(&mut bytes)),
     };
@@ -92,8 +95,12 @@ struct Plot {
 }
 
 impl Plot {
-    fn open(path: &Path, operations: &Path) -> Result<Plot, String> {
+    fn open(path: &Path, arguments: &RunArgs) -> Result<Plot, String> {
         let name = path.display().to_string();
+        let operations = match arguments.is_standard_input() {
+            true => Path::new("/dev/stdin"),
+            false => &arguments.file,
+        };
         if is_same(path, operations) {
             return Err(format!(
                 "{name} is the file with the operations: name another one for the picture; nothing \

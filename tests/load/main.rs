@@ -10,7 +10,7 @@
 //! | `keys.rs` | transfers, scans, and keys that expire |
 //! | `large.rs` | values of 1 MiB, with loss, over a chain, and beside small operations |
 //! | `strangers.rs` | arbitrary datagrams beside normal load |
-//! | `trouble.rs` | a node that stands still, tiny receive buffers |
+//! | `trouble.rs` | a node that stands still or is killed, tiny receive buffers |
 //! | `watches.rs` | many watches beside many writes |
 //!
 //! A row is one function with its own bound. It compares rates only within one run, because the

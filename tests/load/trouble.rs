@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::bench::{self, Bench, scaled};
+use crate::bench::{self, Bench, Figures, scaled};
 use crate::nodes::{Cluster, Keep};
 use crate::preload;
 
@@ -27,6 +27,36 @@ fn a_node_that_stands_still() {
     );
     figures.expect_errors(&[]);
     figures.expect_linearizable();
+}
+
+/// Eight clients put, and each node in turn is killed. The longest put takes hardly longer than
+/// without a kill, and none fails.
+#[test]
+fn a_node_that_is_killed() {
+    const PUTS: &str = "bench --mix 0:1 --clients 8 --handles 8 --keys 1000 --duration 2s";
+    let mut cluster = Cluster::start(5, Keep::Memory);
+    let undisturbed_ms = longest_ms(&bench::run(&cluster.list(), PUTS));
+    let mut longest: Vec<f64> = Vec::new();
+    for kill in 0..scaled(40, 5) {
+        let node = kill % cluster.count();
+        let load = Bench::start(&cluster.list(), PUTS);
+        std::thread::sleep(Duration::from_secs(1));
+        cluster.kill([node]);
+        let figures = load.end();
+        figures.expect_errors(&[]);
+        longest.push(longest_ms(&figures));
+        cluster.start_node(node);
+        cluster.wait_until_serving(0..cluster.count());
+    }
+    longest.sort_by(f64::total_cmp);
+    let (median, most) = (longest[longest.len() / 2], longest[longest.len() - 1]);
+    println!("longest puts: median {median:.1} ms, at most {most:.1}, {undisturbed_ms:.1} before");
+    let bound_ms = undisturbed_ms + scaled(50.0, 500.0);
+    assert!(most <= bound_ms, "{longest:?}");
+}
+
+fn longest_ms(figures: &Figures) -> f64 {
+    figures.number("/all/max_us") / 1e3
 }
 
 /// A wrapper that preloads `buffer.c`: the kernel has space for a datagram or two.

@@ -99,7 +99,7 @@ pub const NEWS_INTERVAL_MS: u64 = 5;
 /// test).
 pub const QUORUM_LOST_MS: u64 = 150;
 /// A forwarded operation that is not answered within this time runs on the node that forwarded it.
-pub const FORWARD_WAIT_MS: u64 = 30;
+pub const FORWARD_WAIT_MS: u64 = 20;
 /// Automatic removal never leaves fewer members than this.
 pub const MEMBERS_KEPT: usize = 3;
 /// A removed node must be continuously reachable for this long before it is admitted again.

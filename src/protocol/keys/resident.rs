@@ -9,7 +9,8 @@ use crate::protocol::keys::work::KeyWork;
 use crate::protocol::register::coordinator::Coordinator;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::limits::{
-    LOAD_WAITERS_MAX, LOAD_WAITERS_SIZE_MAX, RECORD_PACKED_SIZE_MAX, REGISTERS_PART,
+    LOAD_WAITERS_MAX, LOAD_WAITERS_SIZE_MAX, RECORD_OVERHEAD_SIZE, RECORD_PACKED_SIZE_MAX,
+    REGISTERS_PART,
 };
 use crate::protocol::types::message::{Envelope, Epoch, GroupNumber, Message, NodeId};
 use crate::protocol::types::record::{
@@ -336,11 +337,11 @@ fn size_of_resident(key: &Key) -> usize {
 }
 
 /// About what the record of a resident key takes in memory. A large one takes nothing: it is shared
-/// with the store.
+/// with the store. It is computed for each message, so the applied table is not gone through.
 pub fn size_of_record(state: &Option<AcceptorState>) -> usize {
     const CLIENT_SIZE: usize = size_of::<ClientEntry>() + size_of::<AppliedOperation>();
     let record = state.as_ref().and_then(|state| state.record.as_ref());
-    match record.map(|record| (record, record.size())) {
+    match record.map(|record| (record, record.content_size() + RECORD_OVERHEAD_SIZE)) {
         Some((record, size)) if size <= RECORD_PACKED_SIZE_MAX => {
             size_of::<Record>() + size + record.applied.clients.len() * CLIENT_SIZE
         }

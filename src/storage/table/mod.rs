@@ -2,8 +2,8 @@
 //! the files.
 //!
 //! Each key has a number below the number of keys. The indexes contain these numbers, and compare
-//! keys where their states are: a key of 16 bytes with a value of 100 bytes takes about 200 bytes in
-//! all. A removed key's number passes to the key with the highest number, so nothing has holes.
+//! keys where their states are: a key of 16 bytes with a value of 100 bytes takes about 200 bytes
+//! in all. A removed key's number passes to the key with the highest number, so nothing has holes.
 //! Whatever grows or shrinks does so in small parts, so that no operation stops the loop.
 
 mod chunks;
@@ -64,7 +64,7 @@ impl States {
     }
 
     fn key(&self, number: u32) -> &[u8] {
-        self.get(number).key()
+        self.pools.key(self.location(number))
     }
 
     fn all(&self) -> impl Iterator<Item = Held<'_>> {

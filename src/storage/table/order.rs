@@ -19,18 +19,18 @@ pub struct Order {
 
 /// Where a number is, or belongs.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct OrderPlace {
     block: usize,
     at: usize,
 }
 
 impl Order {
     /// The place behind all numbers that are before it: in the block of the last one of them.
-    fn find(&self, mut is_before: impl FnMut(u32) -> bool) -> Place {
+    fn find(&self, mut is_before: impl FnMut(u32) -> bool) -> OrderPlace {
         let behind = self.blocks.partition_point(|block| is_before(block[0]));
         match behind.checked_sub(1) {
-            None => Place { block: 0, at: 0 },
-            Some(block) => Place {
+            None => OrderPlace { block: 0, at: 0 },
+            Some(block) => OrderPlace {
                 block,
                 at: self.blocks[block].partition_point(|number| is_before(*number)),
             },
@@ -38,10 +38,10 @@ impl Order {
     }
 
     /// The place of the first number that is not before it. At the end there is none.
-    fn find_next(&self, is_before: impl FnMut(u32) -> bool) -> Place {
+    fn find_next(&self, is_before: impl FnMut(u32) -> bool) -> OrderPlace {
         let place = self.find(is_before);
         match self.blocks.get(place.block) {
-            Some(block) if place.at == block.len() => Place {
+            Some(block) if place.at == block.len() => OrderPlace {
                 block: place.block + 1,
                 at: 0,
             },
@@ -50,7 +50,7 @@ impl Order {
     }
 
     pub fn insert(&mut self, number: u32, is_before: impl FnMut(u32) -> bool) {
-        let Place { mut block, mut at } = self.find(is_before);
+        let OrderPlace { mut block, mut at } = self.find(is_before);
         if self.blocks.is_empty() {
             self.blocks.reserve_exact(1);
             self.blocks.push(Vec::new());
@@ -78,8 +78,8 @@ impl Order {
 
     /// Nothing happens if the number is not at the place.
     pub fn remove(&mut self, number: u32, is_before: impl FnMut(u32) -> bool) {
-        let Place { block, at } = self.find_next(is_before);
-        if self.at(Place { block, at }) != Some(number) {
+        let OrderPlace { block, at } = self.find_next(is_before);
+        if self.at(OrderPlace { block, at }) != Some(number) {
             return;
         }
         let numbers = &mut self.blocks[block];
@@ -121,7 +121,7 @@ impl Order {
         }
     }
 
-    fn at(&self, place: Place) -> Option<u32> {
+    fn at(&self, place: OrderPlace) -> Option<u32> {
         self.blocks.get(place.block)?.get(place.at).copied()
     }
 

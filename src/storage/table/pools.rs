@@ -186,16 +186,16 @@ impl Pool {
 
 /// An entry that is to be held.
 #[derive(Debug)]
-enum Entry<'a> {
+enum NewEntry<'a> {
     Packed(&'a [u8]),
     Whole(Key, AcceptorState),
 }
 
-impl Entry<'_> {
+impl NewEntry<'_> {
     fn pool(&self) -> u8 {
         match self {
-            Entry::Packed(entry) => pool_of(entry.len()),
-            Entry::Whole(..) => WHOLE,
+            NewEntry::Packed(entry) => pool_of(entry.len()),
+            NewEntry::Whole(..) => WHOLE,
         }
     }
 }
@@ -234,6 +234,18 @@ impl Pools {
         Held::Packed { key, state }
     }
 
+    /// The key alone: the indexes compare many for each one that is added.
+    pub fn key(&self, location: Location) -> &[u8] {
+        match self.packed.get(usize::from(location.pool)) {
+            None => self.whole.get(location.at()).0.as_bytes(),
+            Some(pool) => {
+                let entry = pool.entry(location.at());
+                let size = usize::from(u16::from_le_bytes([entry[2], entry[3]]));
+                &entry[SIZES_SIZE..SIZES_SIZE + size]
+            }
+        }
+    }
+
     pub fn add(&mut self, key: &Key, state: &AcceptorState) -> Location {
         let mut buffer = std::mem::take(&mut self.buffer);
         let location = self.push(entry_of(key, state, &mut buffer));
@@ -241,15 +253,15 @@ impl Pools {
         location
     }
 
-    fn push(&mut self, entry: Entry<'_>) -> Location {
+    fn push(&mut self, entry: NewEntry<'_>) -> Location {
         let number = entry.pool();
         let at = match entry {
-            Entry::Packed(entry) => {
+            NewEntry::Packed(entry) => {
                 let pool = &mut self.packed[usize::from(number)];
                 pool.push(entry);
                 pool.length - 1
             }
-            Entry::Whole(key, state) => {
+            NewEntry::Whole(key, state) => {
                 self.whole.push((key, state));
                 self.whole.len() - 1
             }
@@ -262,12 +274,12 @@ impl Pools {
     pub fn set(&mut self, at: Location, key: &Key, state: &AcceptorState) -> Option<Location> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let moved = match entry_of(key, state, &mut buffer) {
-            Entry::Packed(entry) if fits(entry.len(), at.pool) => {
+            NewEntry::Packed(entry) if fits(entry.len(), at.pool) => {
                 let pool = &mut self.packed[usize::from(at.pool)];
                 pool.entry_mut(at.at())[..entry.len()].copy_from_slice(entry);
                 None
             }
-            Entry::Whole(key, state) if at.pool == WHOLE => {
+            NewEntry::Whole(key, state) if at.pool == WHOLE => {
                 *self.whole.get_mut(at.at()) = (key, state);
                 None
             }
@@ -306,7 +318,7 @@ impl Pools {
 
 /// Packs the state if it is small. A large one shares its record with the code that stored it, and
 /// with the code that loads it: neither copies the value.
-fn entry_of<'a>(key: &Key, state: &AcceptorState, buffer: &'a mut Vec<u8>) -> Entry<'a> {
+fn entry_of<'a>(key: &Key, state: &AcceptorState, buffer: &'a mut Vec<u8>) -> NewEntry<'a> {
     let record = state.record.as_ref();
     if record.is_none_or(|record| record.size() <= RECORD_PACKED_SIZE_MAX) {
         let name = key.as_bytes();
@@ -318,10 +330,10 @@ fn entry_of<'a>(key: &Key, state: &AcceptorState, buffer: &'a mut Vec<u8>) -> En
         if buffer.len() <= ENTRY_SIZE_MAX {
             let size = (buffer.len() - SIZES_SIZE) as u16;
             buffer[..2].copy_from_slice(&size.to_le_bytes());
-            return Entry::Packed(buffer);
+            return NewEntry::Packed(buffer);
         }
     }
-    Entry::Whole(key.clone(), state.clone())
+    NewEntry::Whole(key.clone(), state.clone())
 }
 
 /// Whether an entry of that size may stay in the pool. One that is a little smaller than the pool's

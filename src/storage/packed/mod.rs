@@ -5,8 +5,8 @@
 //! left out, and readings of the clock are written as differences. Equal states have equal bytes.
 //!
 //! An integer with a size is little endian. A *number* is an unsigned integer of up to ten bytes,
-//! each with seven bits, the lowest ones first; all but the last have the bit 128. A *difference* is
-//! a signed one, modulo 2^64, as a number: n as 2n, and -n as 2n - 1.
+//! each with seven bits, the lowest ones first; all but the last have the bit 128. A *difference*
+//! is a signed integer, modulo 2^64, as a number: n as 2n, and -n as 2n - 1.
 //!
 //! | field | size | present |
 //! |---|---|---|
@@ -314,14 +314,14 @@ fn take_version(flags: u16, accepted: Ballot, bytes: &mut &[u8]) -> Result<Versi
     }
 }
 
-type Told<'a> = (Version, Option<u64>, Option<&'a [u8]>);
+type ToldParts<'a> = (Version, Option<u64>, Option<&'a [u8]>);
 
 /// The version, the expiry and the value.
 fn take_told<'a>(
     flags: u16,
     accepted: Ballot,
     bytes: &mut &'a [u8],
-) -> Result<Told<'a>, BodyError> {
+) -> Result<ToldParts<'a>, BodyError> {
     let version = take_version(flags, accepted, bytes)?;
     let expiry_ms = match flags & EXPIRY {
         0 => None,

@@ -45,6 +45,7 @@ fn main() {
         // This comes first, while nothing else of this process is resident.
         drop_all(&directory.with_file_name("dropped"), keys);
         compare_tables(keys);
+        time_each(keys);
         run(&directory, keys);
     }
 }
@@ -83,6 +84,35 @@ fn compare_tables(keys: u64) {
         let load = processor_time() - start - set;
         show("one map", [set, load], found);
     }
+}
+
+/// The longest time that one change of a table takes while it grows and shrinks: the loop stops for
+/// that long.
+fn time_each(keys: u64) {
+    let mut table = Table::default();
+    let show = |what: &str, took: Vec<Duration>| {
+        let (all, longest) = (took.iter().sum::<Duration>(), took.iter().max());
+        let longest = longest.expect("there are keys");
+        println!(
+            "{what} {} keys one by one: {all:?}, at most {longest:?}",
+            took.len()
+        );
+    };
+    let mut time = |group: Group| {
+        let start = processor_time();
+        table.apply(&group);
+        processor_time() - start
+    };
+    let set = (1..=keys).map(|n| Group {
+        registers: vec![register(n, keys)],
+        ..Group::default()
+    });
+    show("set", set.map(&mut time).collect());
+    let dropped = (1..=keys).map(|n| Group {
+        dropped: vec![register(n, keys).0],
+        ..Group::default()
+    });
+    show("dropped", dropped.map(&mut time).collect());
 }
 
 /// The processor time of this thread; other processes on the machine do not count.

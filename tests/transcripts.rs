@@ -25,7 +25,7 @@ use horseshoe::protocol::types::limits::{
 use horseshoe::protocol::types::message::{
     ClientMessage, ClientReply, Destination, Endpoint, Input, Message, Now, Output, Recovered,
 };
-use horseshoe::protocol::types::page::Page;
+use horseshoe::protocol::types::page::{Page, RangePage};
 use horseshoe::protocol::types::record::{AcceptorState, Key};
 use horseshoe::protocol::{Options, Replica, Tuning};
 use wire::{Action, Hello, Operation, OperationId, Request};
@@ -159,7 +159,7 @@ impl Lab {
                     let held = held.filter(|(key, _)| Some(*key) > after.as_ref());
                     let listed = Input::Listed {
                         bucket,
-                        page: Page::collect(held, usize::MAX),
+                        page: Page::collect(held.map(owned), usize::MAX),
                         after,
                         epoch,
                     };
@@ -173,7 +173,8 @@ impl Lab {
                 } => {
                     let held = self.disks[i].registers.iter();
                     let held = held.filter(|(key, _)| range.contains(key));
-                    let page = Page::collect_within(held, bounds);
+                    let page =
+                        RangePage::of_range(held.map(|(k, s)| (k.clone(), s.into())), bounds);
                     let listed = Input::RangeListed {
                         listing,
                         epoch,
@@ -481,4 +482,8 @@ fn transcripts() {
         }
     }
     assert!(seen > 20, "only {seen} commands were run");
+}
+
+fn owned((key, state): (&Key, &AcceptorState)) -> (Key, AcceptorState) {
+    (key.clone(), state.clone())
 }

@@ -19,6 +19,7 @@ mod journal;
 mod mark;
 pub mod memory;
 mod open;
+mod packed;
 mod presence;
 pub mod readdress;
 mod reserve;

@@ -12,7 +12,7 @@ use horseshoe::protocol::types::message::{
     Incarnation, Input, Member, Message, Meta, NodeId, Now, Output, Recovered, ReportedLink,
     RoundId, Row,
 };
-use horseshoe::protocol::types::page::Page;
+use horseshoe::protocol::types::page::{Page, RangePage};
 use horseshoe::protocol::types::record::{AcceptorState, Key, Record};
 use horseshoe::protocol::{Options, Replica, Tuning};
 use wire::clock;
@@ -179,7 +179,7 @@ impl Alone {
                         .disk
                         .iter()
                         .filter(|(key, _)| bucket_of(key) == bucket && Some(*key) > after.as_ref());
-                    let page = Page::collect(held, usize::MAX);
+                    let page = Page::collect(held.map(owned), usize::MAX);
                     let listed = Input::Listed {
                         bucket,
                         after,
@@ -195,7 +195,8 @@ impl Alone {
                     epoch,
                 } => {
                     let held = self.disk.iter().filter(|(key, _)| range.contains(key));
-                    let page = Page::collect_within(held, bounds);
+                    let page =
+                        RangePage::of_range(held.map(|(k, s)| (k.clone(), s.into())), bounds);
                     let listed = Input::RangeListed {
                         listing,
                         epoch,
@@ -409,4 +410,8 @@ impl Alone {
         let last = named.iter().rfind(|e| e.destination == to)?;
         Some((last.round, last.message.clone()))
     }
+}
+
+fn owned((key, state): (&Key, &AcceptorState)) -> (Key, AcceptorState) {
+    (key.clone(), state.clone())
 }

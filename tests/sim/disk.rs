@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 
 use horseshoe::protocol::types::digest::{Bucket, Digests, Spread};
 use horseshoe::protocol::types::message::{Group, GroupNumber, Incarnation, Meta, Recovered};
-use horseshoe::protocol::types::page::{Page, PageBounds};
+use horseshoe::protocol::types::page::{Page, PageBounds, RangePage, RangeState};
 use horseshoe::protocol::types::range::KeyRange;
 use horseshoe::protocol::types::record::{AcceptorState, Key};
 
@@ -113,15 +113,17 @@ impl Disk {
         let held = held.filter(|(key, _)| spread.bucket_of(key) == bucket && Some(*key) > after);
         let mut states: Vec<_> = held.collect();
         states.sort_by_key(|(key, _)| *key);
-        Page::collect(states.into_iter(), length_max)
+        Page::collect(owned(states), length_max)
     }
 
     /// A page of a range of users' keys.
-    pub fn list_range(&self, range: &KeyRange, bounds: PageBounds) -> Page {
+    pub fn list_range(&self, range: &KeyRange, bounds: PageBounds) -> RangePage {
         let held = self.written.registers.iter();
         let mut states: Vec<_> = held.filter(|(key, _)| range.contains(key)).collect();
         states.sort_by_key(|(key, _)| *key);
-        Page::collect_within(states.into_iter(), bounds)
+        let states = states.into_iter();
+        let states = states.map(|(key, state)| (key.clone(), RangeState::from(state)));
+        RangePage::of_range(states, bounds)
     }
 
     /// Takes a group; returns whether a sync should begin now.
@@ -195,4 +197,9 @@ impl Disk {
             self.synced.apply(&group);
         }
     }
+}
+
+fn owned(states: Vec<(&Key, &AcceptorState)>) -> impl Iterator<Item = (Key, AcceptorState)> {
+    let states = states.into_iter();
+    states.map(|(key, state)| (key.clone(), state.clone()))
 }

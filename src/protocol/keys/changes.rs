@@ -15,6 +15,7 @@ use crate::protocol::types::limits::{
     UNSETTLED_MAX, WATCH_FORGOTTEN_MS,
 };
 use crate::protocol::types::message::{Configuration, NodeId, Now};
+use crate::protocol::types::page::{RangeRecord, RangeState};
 use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::range::KeyRange;
 use crate::protocol::types::record::{AcceptorState, Key, SPACE_USER};
@@ -190,15 +191,27 @@ impl ChangeLog {
             self.unsettled.remove(key);
             return;
         };
-        if state.chosen || !rule!(W1) {
+        self.note_record(key, &RangeRecord::from(&**record), state.chosen);
+    }
+
+    /// A key whose record was listed, which is not known to be chosen.
+    pub fn note_listed(&mut self, key: &Key, state: &RangeState) {
+        let is_watched = !self.ranges.is_empty() && self.is_watched(key);
+        if let Some(record) = state.record.as_ref().filter(|_| is_watched) {
+            self.note_record(key, record, state.chosen);
+        }
+    }
+
+    fn note_record(&mut self, key: &Key, record: &RangeRecord, chosen: bool) {
+        if chosen || !rule!(W1) {
             self.unsettled.remove(key);
             self.push(key, record.version, record.value.clone());
         }
         // T5: what a transaction intends may be committed already.
-        match (&record.intent, state.chosen) {
-            (Some(_), _) => self.is_unsettled(key, INTENDED),
-            (None, false) => self.is_unsettled(key, record.version),
-            (None, true) => {}
+        match (record.has_intent, chosen) {
+            (true, _) => self.is_unsettled(key, INTENDED),
+            (false, false) => self.is_unsettled(key, record.version),
+            (false, true) => {}
         }
     }
 

@@ -8,9 +8,14 @@ use crate::protocol::clients::pending::Pending;
 use crate::protocol::keys::work::KeyWork;
 use crate::protocol::register::coordinator::Coordinator;
 use crate::protocol::types::ballot::Ballot;
-use crate::protocol::types::limits::{LOAD_WAITERS_MAX, LOAD_WAITERS_SIZE_MAX, REGISTERS_PART};
+use crate::protocol::types::limits::{
+    LOAD_WAITERS_MAX, LOAD_WAITERS_SIZE_MAX, RECORD_OVERHEAD_SIZE, RECORD_PACKED_SIZE_MAX,
+    REGISTERS_PART,
+};
 use crate::protocol::types::message::{Envelope, Epoch, GroupNumber, Message, NodeId};
-use crate::protocol::types::record::{AcceptorState, Key, SPACE_TRANSACTION};
+use crate::protocol::types::record::{
+    AcceptorState, AppliedOperation, ClientEntry, Key, Record, SPACE_TRANSACTION,
+};
 
 /// What waits for a key to be loaded.
 #[derive(Debug)]
@@ -56,10 +61,8 @@ pub struct Resident {
 }
 
 /// About what a resident key takes in memory besides its name: its entries in the tables, and a
-/// coordinator that had a few operations in its queue. Records do not count: they are shared with
-/// the store.
-const RESIDENT_SIZE: usize =
-    256 + size_of::<Resident>() + size_of::<Coordinator>() + 4 * size_of::<Pending>();
+/// coordinator.
+const RESIDENT_SIZE: usize = 256 + size_of::<Resident>() + size_of::<Coordinator>();
 /// The bounds of a full node are lower by this factor (X6).
 const FULL_PART: usize = 8;
 
@@ -198,6 +201,7 @@ impl Cache {
             (_, None) => &mut self.absent,
         };
         queue.push_back(key.clone());
+        self.size += size_of_resident(key) + size_of_record(&state);
         let resident = Resident {
             state,
             used: true,
@@ -205,7 +209,6 @@ impl Cache {
         };
         *slot = KeySlot::Resident(Box::new(resident));
         self.residents += 1;
-        self.size += size_of_resident(key);
         Some(waiters)
     }
 
@@ -214,11 +217,16 @@ impl Cache {
         self.gone.push_back(key);
     }
 
-    /// The key must be resident.
+    /// The record of a resident key has another size.
+    pub fn resized(&mut self, before: usize, after: usize) {
+        self.size = self.size + after - before;
+    }
+
     fn remove(&mut self, key: &Key) {
-        self.slots.remove(key);
-        self.residents -= 1;
-        self.size -= size_of_resident(key);
+        if let Some(KeySlot::Resident(resident)) = self.slots.remove(key) {
+            self.residents -= 1;
+            self.size -= size_of_resident(key) + size_of_record(&resident.state);
+        }
     }
 
     fn drop_gone(&mut self, is_durable: impl Fn(GroupNumber) -> bool) {
@@ -328,10 +336,22 @@ fn size_of_resident(key: &Key) -> usize {
     RESIDENT_SIZE + key.as_bytes().len()
 }
 
+/// About what the record of a resident key takes in memory. A large one takes nothing: it is shared
+/// with the store. It is computed for each message, so the applied table is not gone through.
+pub fn size_of_record(state: &Option<AcceptorState>) -> usize {
+    const CLIENT_SIZE: usize = size_of::<ClientEntry>() + size_of::<AppliedOperation>();
+    let record = state.as_ref().and_then(|state| state.record.as_ref());
+    match record.map(|record| (record, record.content_size() + RECORD_OVERHEAD_SIZE)) {
+        Some((record, size)) if size <= RECORD_PACKED_SIZE_MAX => {
+            size_of::<Record>() + size + record.applied.clients.len() * CLIENT_SIZE
+        }
+        _ => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::types::record::Record;
     use wire::OperationId;
 
     fn key(n: usize) -> Key {
@@ -358,13 +378,13 @@ mod tests {
 
     #[test]
     fn keys_are_bounded_by_their_size_and_absent_ones_go_first() {
-        let mut cache = filled(1 << 20, 1_000);
+        let mut cache = filled(1 << 20, 2_000);
         cache.evict(false, |_| true);
         let held = |cache: &mut Cache, n| cache.resident(&key(n)).is_some();
         assert!(cache.size <= 1 << 20 && cache.residents > 300, "{cache:?}");
-        let absent = (1..1_000).step_by(2).filter(|n| held(&mut cache, *n));
+        let absent = (1..2_000).step_by(2).filter(|n| held(&mut cache, *n));
         assert_eq!(absent.count(), 0);
-        let present = (0..1_000).step_by(2).filter(|n| held(&mut cache, *n));
+        let present = (0..2_000).step_by(2).filter(|n| held(&mut cache, *n));
         assert_eq!(present.count(), cache.residents);
     }
 
@@ -409,6 +429,36 @@ mod tests {
         cache = filled(1 << 20, 0);
         assert!(wait(&mut cache, 0, LOAD_WAITERS_SIZE_MAX), "one may always");
         assert!(!wait(&mut cache, 1, 1) && !wait(&mut cache, 0, 1));
+    }
+
+    fn state(value_size: usize) -> Option<AcceptorState> {
+        let value = Some(vec![0; value_size].into());
+        let record = Record {
+            value,
+            ..Record::default()
+        };
+        Some(AcceptorState {
+            record: Some(record.into()),
+            ..AcceptorState::default()
+        })
+    }
+
+    /// What the store packs is not shared with it.
+    #[test]
+    fn small_records_count_and_large_ones_do_not() {
+        let mut cache = filled(1 << 20, 0);
+        load(&mut cache, 0, None);
+        let (_, absent) = cache.held();
+        load(&mut cache, 1, state(RECORD_PACKED_SIZE_MAX));
+        assert_eq!(cache.held(), (2, 2 * absent));
+        load(&mut cache, 2, state(900));
+        assert!(cache.size > 3 * absent + 900, "{cache:?}");
+        let small = state(10);
+        cache.resized(size_of_record(&state(900)), size_of_record(&small));
+        cache.resident(&key(2)).unwrap().state = small;
+        assert!(cache.size < 3 * absent + 900, "{cache:?}");
+        (0..3).for_each(|n| cache.remove(&key(n)));
+        assert_eq!(cache.held(), (0, 0));
     }
 
     /// X6: the node evicts at once, even keys that were just used.

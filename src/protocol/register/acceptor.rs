@@ -45,7 +45,11 @@ impl AcceptorBounds {
     }
 
     pub fn is_vote(&self, state: &AcceptorState, kept: bool) -> bool {
-        state.life == self.life || !kept || !rule!(E5)
+        self.is_vote_of(state.life, kept)
+    }
+
+    pub fn is_vote_of(&self, life: u32, kept: bool) -> bool {
+        life == self.life || !kept || !rule!(E5)
     }
 
     fn promised(&self, state: &Option<AcceptorState>) -> Ballot {

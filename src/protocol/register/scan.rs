@@ -10,8 +10,9 @@ use crate::protocol::register::read_round::{Answered, Decision, decide};
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::limits::SCAN_READS_MAX;
 use crate::protocol::types::message::{Configuration, NodeId, RangeEntry};
+use crate::protocol::types::page::{RangeRecord, RangeState};
 use crate::protocol::types::quorum::NodeSet;
-use crate::protocol::types::record::{AcceptorState, Key, Record};
+use crate::protocol::types::record::Key;
 use crate::protocol::types::rules::rule;
 
 /// The votes of the coordinator itself.
@@ -45,7 +46,7 @@ pub struct ToldRecord {
 }
 
 impl ToldRecord {
-    fn of(record: &Record, terms: ScanTerms) -> Option<Self> {
+    fn of(record: &RangeRecord, terms: ScanTerms) -> Option<Self> {
         let is_told = terms.tells(record.version, record.value.is_some());
         is_told.then(|| ToldRecord {
             version: record.version,
@@ -84,9 +85,9 @@ impl ScanTerms {
 }
 
 impl OwnVote {
-    pub fn of(state: &AcceptorState, terms: ScanTerms) -> Self {
+    pub fn of(state: &RangeState, terms: ScanTerms) -> Self {
         let record = state.record.as_ref();
-        let record = record.filter(|record| record.intent.is_none() && record.expiry_ms.is_none());
+        let record = record.filter(|record| !record.has_intent && !record.expires);
         OwnVote {
             accepted: state.accepted,
             chosen: state.chosen,
@@ -258,6 +259,7 @@ mod tests {
 
     use super::*;
     use crate::protocol::types::message::Member;
+    use crate::protocol::types::record::{AcceptorState, Record};
 
     fn configuration(base: u64) -> Configuration {
         let member = |node| Member {
@@ -285,7 +287,7 @@ mod tests {
                 record: Some(Arc::new(Record::default())),
                 ..AcceptorState::default()
             };
-            OwnVote::of(&state, ALL)
+            OwnVote::of(&RangeState::from(&state), ALL)
         };
         let votes = votes
             .iter()
@@ -400,7 +402,7 @@ mod tests {
                 ..AcceptorState::default()
             };
             let terms = ScanTerms { keys_only, ..ALL };
-            OwnVote::of(&state, terms).into_told()
+            OwnVote::of(&RangeState::from(&state), terms).into_told()
         };
         let with = |value| {
             let version = 7;

@@ -160,6 +160,7 @@ mod tests {
     use super::*;
     use crate::protocol::register::scan::OwnVote;
     use crate::protocol::types::limits::{RANGE_KEYS_MAX, SCAN_READS_MAX};
+    use crate::protocol::types::page::RangeState;
     use crate::protocol::types::record::{AcceptorState, Record};
 
     const ALL: ScanTerms = ScanTerms {
@@ -200,7 +201,7 @@ mod tests {
                 ..AcceptorState::default()
             };
             judged.keys.push(Judged::Own(own.votes.len()));
-            let vote = OwnVote::of(&state, terms);
+            let vote = OwnVote::of(&RangeState::from(&state), terms);
             own.votes.push((key(number), vote));
         }
         UnfinishedPage::new(judged, own, terms)

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::protocol::keys::expiry::ExpiryIndex;
-use crate::protocol::keys::resident::{Bounds, Cache, Fetched, Resident, Waiting};
+use crate::protocol::keys::resident::{Bounds, Cache, Fetched, Resident, Waiting, size_of_record};
 use crate::protocol::register::acceptor;
 use crate::protocol::register::coordinator::Effect;
 use crate::protocol::replica::Replica;
@@ -162,6 +162,7 @@ impl Keys {
         let resident = self.at(key);
         let before = accepted(&resident.state);
         let expired_ms = expiry_ms(&resident.state);
+        let size_before = size_of_record(&resident.state);
         let (is_changed, result) = change(&mut resident.state);
         if !is_changed {
             return (false, result);
@@ -170,7 +171,9 @@ impl Keys {
         let record = resident.state.as_ref().and_then(|s| s.record.as_ref());
         let is_tombstone = record.is_some_and(|r| r.value.is_none());
         let expires_ms = expiry_ms(&resident.state);
+        let size = size_of_record(&resident.state);
         resident.group = durable.change_key(key.0, resident.group);
+        self.cache.resized(size_before, size);
         self.expiry.replace(key.0, expired_ms, expires_ms);
         if before != after {
             self.digests.replace(key.0, before, after);

@@ -108,6 +108,9 @@ impl Replica {
         }
         // After reads, a coordinator is in most cases in its initial state and is not kept.
         resident.coordinator = Some(coordinator).filter(|c| !c.is_blank(now));
+        if let Some(coordinator) = &mut resident.coordinator {
+            coordinator.give_room_back();
+        }
         for effect in effects.drain(..) {
             self.carry_out(now, key, effect);
         }

@@ -26,10 +26,10 @@ use crate::protocol::types::message::{
     Envelope, Epoch, Message, NodeId, Now, Output, RangeEntry, RangeEqual, RangeReply,
     RangeRequest, RoundId,
 };
-use crate::protocol::types::page::{Page, PageBounds};
+use crate::protocol::types::page::{PageBounds, RangePage, RangeState};
 use crate::protocol::types::quorum::NodeSet;
 use crate::protocol::types::range::KeyRange;
-use crate::protocol::types::record::{AcceptorState, Key};
+use crate::protocol::types::record::Key;
 use crate::protocol::types::rules::rule;
 use crate::protocol::types::timer::Timer;
 use crate::protocol::types::transaction::{Seen, StepAnswer, TransactionStep};
@@ -226,7 +226,7 @@ impl Replica {
     }
 
     /// This node's own votes are listed. The others' lists begin after this, and are no older.
-    fn ask_members(&mut self, now: Now, round: RoundId, page: Page) {
+    fn ask_members(&mut self, now: Now, round: RoundId, page: RangePage) {
         let terms = self.terms();
         let floor = terms.floor;
         let mut states = page.states;
@@ -268,11 +268,11 @@ impl Replica {
 
     /// W3: what this node has accepted and does not know to be chosen may be so after the page was
     /// judged, which it may be without this node's own answer.
-    fn note_unchosen(&mut self, round: RoundId, states: &[(Key, AcceptorState)]) {
+    fn note_unchosen(&mut self, round: RoundId, states: &[(Key, RangeState)]) {
         let scan = self.requests.scans.active.get(&round);
         if scan.is_some_and(|scan| scan.terms.deleted) {
             for (key, state) in states.iter().filter(|(_, state)| !state.chosen) {
-                self.requests.watches.changes.note(key, Some(state));
+                self.requests.watches.changes.note_listed(key, state);
             }
         }
     }
@@ -586,7 +586,13 @@ impl Replica {
         })
     }
 
-    pub(super) fn handle_range_listed(&mut self, now: Now, listing: u64, epoch: Epoch, page: Page) {
+    pub(super) fn handle_range_listed(
+        &mut self,
+        now: Now,
+        listing: u64,
+        epoch: Epoch,
+        page: RangePage,
+    ) {
         // R1: what was requested in an earlier epoch is requested again.
         if epoch != self.epoch() {
             return;
@@ -614,7 +620,7 @@ impl Replica {
         }
     }
 
-    fn range_answer(&self, page: &Page, sum: u64, floor: Ballot) -> Message {
+    fn range_answer(&self, page: &RangePage, sum: u64, floor: Ballot) -> Message {
         let terms = self.terms();
         let votes = || {
             page.states
@@ -637,7 +643,7 @@ impl Replica {
         .into()
     }
 
-    fn sum_of<'a>(&self, votes: impl Iterator<Item = &'a (Key, AcceptorState)>) -> u64 {
+    fn sum_of<'a>(&self, votes: impl Iterator<Item = &'a (Key, RangeState)>) -> u64 {
         let spread = self.keys.digests().spread();
         let hashes = votes.map(|(key, state)| spread.hash_of_vote(key, state.accepted));
         hashes.fold(0, u64::wrapping_add)
@@ -645,8 +651,8 @@ impl Replica {
 }
 
 /// S1: a vote with a record; tombstones are among them.
-fn is_scanned(state: &AcceptorState, terms: AcceptorBounds) -> bool {
-    let is_vote = terms.is_vote(state, rule!(E5_scanned));
+fn is_scanned(state: &RangeState, terms: AcceptorBounds) -> bool {
+    let is_vote = terms.is_vote_of(state.life, rule!(E5_scanned));
     let record = state.record.as_ref().filter(|_| is_vote);
     record.is_some_and(|record| record.value.is_some() || rule!(S1_tombstones))
 }

@@ -406,6 +406,9 @@ pub const CHOSEN_PER_MESSAGE_MAX: usize = 256;
 pub const RECORD_SIZE_MAX: usize = FRAME_BODY_SIZE_MAX - KEY_SIZE_MAX - 64;
 /// Upper bound of a record's encoded size without its value and the entries of its table.
 pub const RECORD_OVERHEAD_SIZE: usize = 64;
+/// A store packs records of up to this size. It shares larger ones with the core, which otherwise
+/// would hold and copy their values twice.
+pub const RECORD_PACKED_SIZE_MAX: usize = 1_024;
 
 const _: () = assert!(RETRY_WINDOW_MS < OPERATION_AGE_MAX_MS);
 const _: () = assert!(OPERATION_AGE_MAX_MS < RETRY_HORIZON_MS);

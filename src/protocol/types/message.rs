@@ -21,7 +21,7 @@ use crate::protocol::types::limits::{
     ADDRESS_SIZE_MAX, CHOSEN_PER_MESSAGE_MAX, KEYS_PER_MESSAGE_MAX, MEMBERS_MAX, NODES_MAX,
     PROBE_SIZE, RANGE_KEYS_MAX, RECORD_SIZE_MAX,
 };
-use crate::protocol::types::page::{Page, PageBounds};
+use crate::protocol::types::page::{Page, PageBounds, RangePage};
 use crate::protocol::types::range::KeyRange;
 use crate::protocol::types::readdress::Readdressed;
 use crate::protocol::types::receive_wait::ReceiveWait;
@@ -551,7 +551,7 @@ pub enum Input {
     RangeListed {
         listing: u64,
         epoch: Epoch,
-        page: Page,
+        page: RangePage,
     },
     /// This group, and all groups before it, are as durable as the node's settings demand.
     Persisted { group: GroupNumber },

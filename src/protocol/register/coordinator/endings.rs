@@ -1,6 +1,8 @@
 //! What ends rounds before they are chosen: competing rounds, a new epoch, the loss of the vote or
 //! of the quorum, and operations whose clients no longer wait.
 
+use std::collections::VecDeque;
+
 use rand::RngExt;
 
 use super::permit::ShortRoundPermit;
@@ -10,6 +12,14 @@ use crate::protocol::types::message::NodeId;
 use crate::protocol::types::rules::rule;
 
 impl Coordinator {
+    /// An idle coordinator, of which there may be one for each resident key, keeps no memory for
+    /// operations.
+    pub fn give_room_back(&mut self) {
+        if self.is_idle() {
+            self.queue = VecDeque::new();
+        }
+    }
+
     /// R1: rounds in progress start again in the present epoch.
     pub fn handle_epoch_change(&mut self, context: &mut Context<'_>) {
         self.right = None;

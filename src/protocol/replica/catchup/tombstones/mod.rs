@@ -478,7 +478,7 @@ mod tests {
                     after,
                     epoch,
                 } => {
-                    let states = deleted.iter().map(|key| (*key, &state));
+                    let states = deleted.iter().map(|key| ((*key).clone(), state.clone()));
                     let listed = Input::Listed {
                         bucket,
                         after,

@@ -121,6 +121,12 @@ fn processor_time() -> Duration {
     time.into()
 }
 
+/// The processor time of all threads.
+fn processor_time_of_all() -> Duration {
+    let time = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).expect("a clock");
+    time.into()
+}
+
 /// What remains of keys that were written, deleted and dropped.
 fn drop_all(directory: &Path, keys: u64) {
     const GROUP_SIZE: u64 = 1_000;
@@ -146,6 +152,7 @@ fn drop_all(directory: &Path, keys: u64) {
             }
             opened.table.apply(&group);
             opened.storage.commit(&[group]).expect("commits");
+            opened.storage.tend().expect("tends");
         }
     };
     show(&mut opened, "empty");
@@ -207,19 +214,24 @@ fn run(directory: &Path, keys: u64) {
 
 fn open(directory: &Path, durability: Durability, title: &str) -> Opened {
     let list = vec!["127.0.0.1:1".to_string()];
-    let start = Instant::now();
+    let (start, used) = (Instant::now(), processor_time_of_all());
     let options = DiskOptions::new(directory, list, 0, durability);
     let opened = disk::open(options, 1).expect("opens");
     if !title.is_empty() {
         let keys = opened.table.keys();
-        println!("{title}: {:?}, {keys} keys", start.elapsed());
+        println!(
+            "{title}: {:?}, {:?} of processor time, {keys} keys",
+            start.elapsed(),
+            processor_time_of_all() - used
+        );
     }
     opened
 }
 
 fn commit(opened: &mut Opened, title: &str, next: &mut u64, size: u64, commits: u64, keys: u64) {
     let mut times = Vec::new();
-    let start = Instant::now();
+    let mut own = Duration::ZERO;
+    let (start, used) = (Instant::now(), processor_time_of_all());
     for _ in 0..commits {
         let number = opened.recovered.group + 1;
         opened.recovered.group = number;
@@ -230,19 +242,25 @@ fn commit(opened: &mut Opened, title: &str, next: &mut u64, size: u64, commits: 
             registers,
             ..Group::default()
         };
-        let start = Instant::now();
+        let (start, used) = (Instant::now(), processor_time());
         opened.storage.commit(&[group]).expect("commits");
+        opened.storage.tend().expect("tends");
         times.push(start.elapsed());
+        own += processor_time() - used;
     }
     let total = start.elapsed();
+    let all = processor_time_of_all() - used;
     times.sort();
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
     let rate = (size * commits) as f64 / total.max(Duration::from_nanos(1)).as_secs_f64();
     println!(
-        "{title}: {rate:.0} registers/s; a commit {:?} median, {:?} p99, {:?} at most",
+        "{title}: {rate:.0} registers/s; a commit {:?} median, {:?} p99, {:?} at most; processor \
+         time of a commit {:?}, of the process per commit {:?}",
         at(0.5),
         at(0.99),
-        at(1.0)
+        at(1.0),
+        own / commits as u32,
+        all / commits as u32
     );
 }
 

@@ -12,6 +12,7 @@ use horseshoe::protocol::types::record::{
     AcceptorState, Applied, AppliedOperation, ClientEntry, Key, Record, TextSlice,
 };
 use horseshoe::storage::format;
+use horseshoe::storage::log::batch::{self, Position};
 use wire::datagram::FrameHeader;
 use wire::transfer::{
     SenderLimits, TRANSFER_ACK, TRANSFER_PIECE, TransferAck, TransferSender, TransferState,
@@ -467,12 +468,6 @@ fn write(target: &str, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     std::fs::write(corpus.join(name), bytes)
 }
 
-/// The first byte is the size of the key.
-fn entry(key: &[u8], value: &[u8]) -> Vec<u8> {
-    let size = u8::try_from(key.len()).expect("a short key");
-    [&[size], key, value].concat()
-}
-
 fn write_entries() -> std::io::Result<()> {
     let key = Key::user(b"k");
     let state = AcceptorState {
@@ -482,13 +477,21 @@ fn write_entries() -> std::io::Result<()> {
         record: Some(record()),
         life: 1,
     };
-    let register = entry(
-        &format::register_key(&key),
-        &format::encode_register(&state),
-    );
+    let mut register = Vec::new();
+    format::encode_register(&mut register, &state);
     write("record", "register", &register)?;
-    let chosen = entry(&format::chosen_key(&key), &format::encode_chosen(BALLOT));
-    write("record", "chosen", &chosen)?;
+    let group = Group {
+        number: 1,
+        registers: vec![(key.clone(), state)],
+        dropped: vec![Key::user(b"d")],
+        chosen: vec![(key, BALLOT)],
+        ..Group::default()
+    };
+    let mut bytes = Vec::new();
+    let start = Position { group: 0, chain: 0 };
+    batch::encode(&mut bytes, &[group], start, 0);
+    write("record", "batch", &bytes)?;
+    write("record", "entries", &bytes[24..bytes.len() - 8])?;
     let configuration = peer_messages()
         .into_iter()
         .find_map(|message| match message {
@@ -499,8 +502,9 @@ fn write_entries() -> std::io::Result<()> {
         configuration,
         ..Meta::default()
     };
-    let meta = entry(&format::META_KEY, &format::encode_meta(&meta));
-    write("record", "meta", &meta)
+    let mut encoded = Vec::new();
+    format::encode_meta(&mut encoded, &meta);
+    write("record", "meta", &encoded)
 }
 
 fn write_text() -> std::io::Result<()> {

@@ -18,7 +18,7 @@ use crate::protocol::types::timings::{Timings, TimingsError};
 use crate::storage::Durability;
 
 /// The tracing filter unless one is set.
-pub const LOG_DEFAULT: &str = "info,fjall=warn,lsm_tree=warn";
+pub const LOG_DEFAULT: &str = "info";
 
 /// What is wrong with the settings, in words for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -6,9 +6,9 @@ use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
 /// The number of open files that a node asks for, if that is allowed: for sockets, and for the
-/// store's tables and journals.
+/// store's log and checkpoint.
 const FILES_WANTED: u64 = 1_024;
-/// What a store needs at its peak, while tables are merged.
+/// What a node with a store needs at its peak, during a checkpoint.
 pub const FILES_MIN: u64 = 256;
 
 /// Turns a write beyond the allowed size of a file into an error like any other, which is logged

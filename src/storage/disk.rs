@@ -1,27 +1,27 @@
-//! The durable store: a data directory with its identity, the engine's store and the mark.
+//! The durable store: a data directory with its identity, the log, the checkpoint and the mark.
 //!
-//! This module decides when what is synced. `open` decides what is refused at opening; `format`,
-//! `mark` and `identity` define the bytes.
+//! This module decides when what is synced, and when a checkpoint begins. `open` decides what is
+//! refused at opening; `log`, `checkpoint`, `format`, `mark` and `identity` define the bytes.
 
 use std::panic::resume_unwind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::backoff::ReopenBackoff;
-use super::batch::Batch;
-use super::compaction::{COMPACT_AFTER, Drops};
-use super::digest::Digest;
+use super::checkpoint::manifest::Manifest;
+use super::checkpoint::{Checkpoint, CheckpointEnd};
 use super::directory::Directory;
-use super::engine::{Engine, RawEntry};
+use super::drops::{Drops, FREE_AFTER};
 use super::error::StorageError;
-use super::format::{self, GROUP_KEY, GroupEntry, META_KEY};
 use super::identity::{self, Identity, LastRun};
+use super::log::CommitLog;
 use super::mark::Mark;
 pub use super::open::open;
 use super::presence::Presence;
-use super::reserve::{Reserve, Space};
-use super::{Durability, Storage, journal};
-use crate::protocol::types::message::{Group, GroupNumber, Incarnation};
+use super::reserve::{self, Reserve, Space};
+use super::sizes::StoreSizes;
+use super::{Durability, Storage};
+use crate::protocol::types::message::{Group, GroupNumber};
 
 /// A commit this long after the mark was written writes it again, with the group of the sync
 /// before. Since the node's ceiling is raised (B1), and so a group committed, about once per
@@ -31,19 +31,18 @@ pub const MARK_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the files are checked for while nothing is written.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// On a full disk, the shortest interval between compactions that free overwritten data.
-const COMPACT_FULL_INTERVAL: Duration = Duration::from_secs(5);
-/// The fewest bytes written for which such a compaction is worthwhile.
-const WRITTEN_MIN: u64 = 1 << 20;
+/// The shortest interval between checkpoints on a full disk that free little, and after one that
+/// found no space.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+/// On a full disk, the fewest bytes in the log for which a checkpoint is worthwhile after that
+/// interval, and at once.
+const LOG_FULL_MIN: u64 = 1 << 20;
+const LOG_FULL_MAX: u64 = 4 << 20;
 
-/// The least wait between reopenings of the store after failures for want of space: the first and
-/// the greatest. Until then the node waits, as with a hung disk; both are less than a stop may
-/// take.
-const REOPEN_FIRST: Duration = Duration::from_secs(2);
-const REOPEN_MAX: Duration = Duration::from_secs(8);
-
-/// Journals that hold more than this are emptied after a compaction.
-const JOURNALS_KEPT_SIZE: u64 = 4 << 20;
+/// The least wait between repairs of the log after failures for want of space: the first and the
+/// greatest. Until then the node waits, as with a hung disk; both are less than a stop may take.
+pub(super) const REOPEN_FIRST: Duration = Duration::from_secs(2);
+pub(super) const REOPEN_MAX: Duration = Duration::from_secs(8);
 
 #[derive(Debug, Clone)]
 pub struct DiskOptions {
@@ -56,10 +55,12 @@ pub struct DiskOptions {
     pub boot_id: Option<String>,
     pub mark_interval: Duration,
     /// How long nothing must have been removed before the space of what was removed is freed.
-    pub compact_after: Duration,
+    pub free_after: Duration,
     /// The store is full when less is free on its disk, in bytes; 0: never; `None`: derived from
     /// the size of the store.
     pub reserve: Option<u64>,
+    /// `None`: derived from the size of the file system.
+    pub sizes: Option<StoreSizes>,
 }
 
 impl DiskOptions {
@@ -76,14 +77,21 @@ impl DiskOptions {
             durability,
             boot_id: identity::kernel_boot_id(),
             mark_interval: MARK_INTERVAL,
-            compact_after: COMPACT_AFTER,
+            free_after: FREE_AFTER,
             reserve: Some(0),
+            sizes: None,
         }
     }
 
     /// This node's address, as listed.
     pub(super) fn own(&self) -> &str {
         &self.list[usize::from(self.index)]
+    }
+
+    pub(super) fn sizes(&self, path: &Path) -> StoreSizes {
+        let (_, total) = reserve::check_disk(path);
+        self.sizes
+            .unwrap_or_else(|| StoreSizes::for_file_system(total))
     }
 
     pub(super) fn run(&self) -> LastRun {
@@ -94,49 +102,35 @@ impl DiskOptions {
     }
 }
 
-/// A running store. Fields are dropped in order: the directory stays locked to the end.
+/// A running store. Fields are dropped in order: the checkpoint ends first, and the directory stays
+/// locked to the end.
 pub(super) struct RunningStore {
-    /// `None` only while it is reopened; if that fails, the store has failed.
-    pub(super) engine: Option<Engine>,
+    pub(super) checkpoint: Option<Checkpoint>,
+    pub(super) log: CommitLog,
+    /// Of the last checkpoint that ended.
+    pub(super) manifest: Manifest,
     pub(super) mark: Mark,
     pub(super) marked_at: Instant,
     pub(super) presence: Presence,
     pub(super) looked_at: Instant,
     pub(super) reserve: Reserve,
-    /// The reserve has to be recreated as soon as the engine moves no data.
+    /// The reserve has to be recreated as soon as no checkpoint needs the space.
     pub(super) is_reserve_due: bool,
-    /// Bytes since the last compaction.
-    pub(super) written: u64,
-    pub(super) compacted_at: Instant,
-    /// When there was no space even for writes that would free some.
-    pub(super) had_no_room_at: Option<Instant>,
+    /// When a checkpoint began last, and when one found no space.
+    pub(super) began_at: Option<Instant>,
+    pub(super) found_no_space_at: Option<Instant>,
     pub(super) reopening: ReopenBackoff,
-    pub(super) digest: Digest,
     pub(super) drops: Drops,
-    pub(super) last_group: GroupNumber,
     /// The last group that a sync has covered.
     pub(super) synced_group: GroupNumber,
-    /// The group entry with which the store ends.
-    pub(super) ends_with: Vec<u8>,
     /// A commit failed, or is in progress: it may have ended with a panic.
     pub(super) failed: bool,
     pub(super) identity: Identity,
     /// The identity has changed since its file was written.
     pub(super) identity_is_news: bool,
-    /// The salt of the identity.
-    pub(super) salt: u64,
+    pub(super) sizes: StoreSizes,
     pub(super) options: DiskOptions,
     pub(super) directory: Directory,
-}
-
-/// The entries to write for some groups.
-struct Prepared {
-    entries: Vec<RawEntry>,
-    /// In bytes.
-    size: u64,
-    has_meta: bool,
-    last_group: GroupNumber,
-    ends_with: Vec<u8>,
 }
 
 impl Storage for RunningStore {
@@ -148,13 +142,17 @@ impl Storage for RunningStore {
             return Ok(());
         }
         self.failed = true;
-        let batch = self.prepare(groups);
-        self.reserve.make_room(batch.size);
+        let size = self.log.prepare(groups);
+        self.reserve.make_room(size);
         self.learn(groups);
-        if let Err(error) = self.write(&batch) {
-            self.go_on_in_reserve(error.into_write(), Some(&batch))?;
-            self.write(&batch).map_err(StorageError::into_write)?;
+        let sync = self.options.durability == Durability::Fsync
+            || groups.iter().any(|group| group.meta.is_some());
+        if let Err(error) = self.write(sync) {
+            self.go_on_in_reserve(error.into_write())?;
+            self.write(sync).map_err(StorageError::into_write)?;
         }
+        let dropped = groups.iter().map(|group| group.dropped.len() as u64);
+        self.drops.add(dropped.sum());
         self.failed = false;
         Ok(())
     }
@@ -164,8 +162,8 @@ impl Storage for RunningStore {
             return Err(self.stopped());
         }
         self.failed = true;
-        if let Err(error) = self.reclaim() {
-            self.go_on_in_reserve(error.into_write(), None)?;
+        if let Err(error) = self.tend_log() {
+            self.go_on_in_reserve(error.into_write())?;
         }
         self.look_after_files().map_err(StorageError::into_write)?;
         self.failed = false;
@@ -180,138 +178,142 @@ impl Storage for RunningStore {
         if self.failed {
             return Err(self.stopped());
         }
-        self.engine().sync()?;
+        // The checkpoint ends before the stop is recorded as clean.
+        self.checkpoint = None;
+        self.log.sync().map_err(StorageError::into_write)?;
         self.mark
-            .write(self.last_group)
+            .write(self.log.position().group)
             .map_err(StorageError::into_write)?;
-        // The engine's threads end before the stop is recorded as clean.
-        let RunningStore {
-            engine,
-            mut identity,
-            mut reserve,
-            directory,
-            ..
-        } = *self;
-        drop(engine);
-        identity.clean_stop = true;
-        let write = || identity.write(&directory.identity());
-        let written = write().or_else(|error| match reserve.explains(&error) {
-            true => {
-                reserve.lack();
-                write()
+        self.identity.clean_stop = true;
+        let path = self.directory.identity();
+        let written = self.identity.write(&path).or_else(|error| {
+            if !reserve::is_no_space(&error) {
+                return Err(error);
             }
-            false => Err(error),
+            self.reserve.lack();
+            self.identity.write(&path)
         });
         written.map_err(StorageError::into_write)
     }
 }
 
 impl RunningStore {
-    pub(super) fn reopening() -> ReopenBackoff {
-        ReopenBackoff::new(REOPEN_FIRST, REOPEN_MAX)
-    }
-
-    fn engine(&mut self) -> &mut Engine {
-        self.engine.as_mut().expect("a store that has not failed")
+    /// Bytes on the disk.
+    fn size(&self) -> u64 {
+        self.log.size() + self.manifest.size()
     }
 
     /// A node without commits also reports soon that its files are gone, or that its disk is full.
     fn look_after_files(&mut self) -> Result<(), StorageError> {
         if self.looked_at.elapsed() >= LOOK_INTERVAL {
-            self.presence.find_journal()?;
-            self.presence.check()?;
-            let size = self.engine().size()?;
-            self.reserve.update(size);
+            self.presence.check_all()?;
+            self.reserve.update(self.size());
             self.is_reserve_due = true;
             self.looked_at = Instant::now();
         }
-        // Under constant load the engine may be moving data each time that the interval has passed.
-        if self.is_reserve_due && !self.engine().is_moving() {
-            let size = self.engine().size()?;
-            self.reserve.keep(size);
+        if self.is_reserve_due && self.checkpoint.is_none() {
+            self.reserve.keep(self.size());
             self.is_reserve_due = false;
         }
         Ok(())
     }
 
-    /// Whether to rewrite all tables: many keys were removed, or the disk is full of overwritten
-    /// data and has space for the rewrite.
-    fn is_compaction_due(&mut self) -> bool {
-        let much = self.written >= WRITTEN_MIN || self.drops.any();
-        let is_due = self.reserve.space().is_full && much;
-        let is_due = is_due && self.compacted_at.elapsed() >= COMPACT_FULL_INTERVAL;
-        let is_due = is_due && !self.engine().is_moving();
-        let size = self.engine().tables_size();
-        let has_room = is_due && self.reserve.has_room_for(size);
-        if is_due && !has_room {
-            // Set so that this is not checked again with each commit.
-            self.compacted_at = Instant::now();
+    /// Begins segments and checkpoints when they are due.
+    fn tend_log(&mut self) -> Result<(), StorageError> {
+        if let Some(ended) = self.checkpoint.as_mut().and_then(Checkpoint::ended) {
+            self.checkpoint = None;
+            self.take_checkpoint(ended)?;
         }
-        has_room || self.drops.is_compaction_due(self.digest.registers())
-    }
-
-    /// On a full disk the journals come first, and without delay: to delete a key takes as much of
-    /// them as to write it, since the promise is written with the record. A compaction frees their
-    /// space last.
-    fn are_journals_due(&mut self) -> Result<bool, StorageError> {
-        let is_soon = |at: Instant| at.elapsed() < COMPACT_FULL_INTERVAL;
-        if !self.reserve.space().is_full || self.had_no_room_at.is_some_and(is_soon) {
-            return Ok(false);
+        if self.checkpoint.is_none() && self.is_checkpoint_due() {
+            return self.start_checkpoint();
         }
-        if journal::size(&self.directory.store())? <= JOURNALS_KEPT_SIZE
-            || self.engine().is_moving()
-        {
-            return Ok(false);
-        }
-        let size = self.engine().memtables_size();
-        let has_room = self.reserve.has_room_for(size);
-        if !has_room {
-            self.had_no_room_at = Some(Instant::now());
-        }
-        Ok(has_room)
-    }
-
-    /// Frees the space that removed keys took.
-    fn reclaim(&mut self) -> Result<(), StorageError> {
-        if self.engine().is_compacting() {
-            let has_compacted = self.engine().has_compacted();
-            if has_compacted && journal::size(&self.directory.store())? > JOURNALS_KEPT_SIZE {
-                self.empty_journals()?;
-            }
-        } else if self.are_journals_due()? {
-            self.empty_journals()?;
-        } else if self.is_compaction_due() {
-            self.engine().start_compaction()?;
-            self.drops.compacted();
-            self.written = 0;
-            self.compacted_at = Instant::now();
+        if self.log.written() >= self.sizes.segment {
+            self.roll()?;
         }
         Ok(())
     }
 
-    fn empty_journals(&mut self) -> Result<(), StorageError> {
-        let engine = self.engine.take().expect("a store that has not failed");
-        let engine = engine.empty_journals()?;
-        self.check_end(&engine, None)?;
-        self.engine = Some(engine);
-        self.presence.find_journal()
+    fn take_checkpoint(&mut self, ended: CheckpointEnd) -> Result<(), StorageError> {
+        self.manifest = ended.manifest;
+        self.log.forget_before(self.manifest.log.segment);
+        match ended.result {
+            Err(error) if reserve::is_no_space(&error) => {
+                tracing::warn!("a checkpoint found no space and is tried again later: {error}");
+                self.found_no_space_at = Some(Instant::now());
+                self.reserve.lack();
+                Ok(())
+            }
+            other => other.map(|_| ()),
+        }
     }
 
-    fn write(&mut self, batch: &Prepared) -> Result<(), StorageError> {
+    /// Whether there is a reason for a checkpoint, and space for it.
+    fn is_checkpoint_due(&mut self) -> bool {
+        let is_soon = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() < CHECKPOINT_INTERVAL);
+        let is_wanted = self.log.size() > self.sizes.log_max(self.manifest.size())
+            || self.drops.is_due(self.manifest.registers())
+            || self.reserve.space().is_full && self.frees_something(is_soon(self.began_at));
+        if !is_wanted || is_soon(self.found_no_space_at) {
+            return false;
+        }
+        let has_room = self.reserve.has_room_for(self.part_size_max());
+        if !has_room {
+            self.found_no_space_at = Some(Instant::now());
+        }
+        has_room
+    }
+
+    /// On a full disk: whether a checkpoint frees enough, or enough time has passed since the last
+    /// one. To delete a key takes as much of the log as to write it, since the promise is written
+    /// with the record.
+    fn frees_something(&self, was_soon: bool) -> bool {
+        let log_size = self.log.size();
+        let is_some = log_size >= LOG_FULL_MIN || self.drops.any();
+        log_size >= LOG_FULL_MAX || is_some && !was_soon
+    }
+
+    /// What a checkpoint writes before it deletes anything, about: the largest part, with the
+    /// changes of all parts if there are few.
+    fn part_size_max(&self) -> u64 {
+        let parts = &self.manifest.parts;
+        let largest = parts.iter().map(|part| part.size).max().unwrap_or(0);
+        largest + 2 * self.log.size() / parts.len().max(1) as u64
+    }
+
+    fn start_checkpoint(&mut self) -> Result<(), StorageError> {
+        self.began_at = Some(Instant::now());
+        if self.log.written() > 0 {
+            self.roll()?;
+        }
+        self.drops.freed();
+        let store = self.directory.store();
+        let (owner, start) = (self.log.owner(), self.log.start());
+        let started = Checkpoint::start(&store, owner, self.sizes, start, self.manifest.clone());
+        match started {
+            Ok(checkpoint) => self.checkpoint = Some(checkpoint),
+            // The system allows no further thread.
+            Err(error) => tracing::warn!("no checkpoint can begin: {error}"),
+        }
+        Ok(())
+    }
+
+    fn roll(&mut self) -> Result<(), StorageError> {
+        self.log.roll()?;
+        self.synced_group = self.log.position().group;
+        self.presence.set_segment(self.log.path().to_path_buf())
+    }
+
+    fn write(&mut self, sync: bool) -> Result<(), StorageError> {
         if self.identity_is_news {
             self.identity.write(&self.directory.identity())?;
             self.identity_is_news = false;
         }
-        let sync = batch.has_meta || self.options.durability == Durability::Fsync;
-        self.write_entries(&batch.entries, sync)?;
+        self.write_batch(sync)?;
         // Data in files that no later start will find is not durable.
         self.presence.check()?;
-        self.written += batch.size;
-        self.last_group = batch.last_group;
-        self.ends_with.clone_from(&batch.ends_with);
         // A sync covers everything that was written before it.
         if sync {
-            self.synced_group = batch.last_group;
+            self.synced_group = self.log.position().group;
         }
         Ok(())
     }
@@ -319,17 +321,16 @@ impl RunningStore {
     /// Writes a batch, and if it is time the mark. Only synced data may be marked, so the mark is
     /// that of an earlier sync, and both are synced at the same time: on a disk that needs a second
     /// for each sync, a commit would otherwise take two, and the disk would count as hung.
-    fn write_entries(&mut self, entries: &[RawEntry], sync: bool) -> Result<(), StorageError> {
-        let (mark, group) = (&mut self.mark, self.synced_group);
-        let engine = self.engine.as_ref().expect("a store that has not failed");
+    fn write_batch(&mut self, sync: bool) -> Result<(), StorageError> {
+        let (mark, group, log) = (&mut self.mark, self.synced_group, &mut self.log);
         let is_due = sync && self.marked_at.elapsed() >= self.options.mark_interval;
         if !is_due || group == mark.group() {
-            return engine.write(entries, sync);
+            return log.write(sync);
         }
         let marked = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("mark".to_owned());
             let marking = thread.spawn_scoped(scope, || mark.write(group));
-            engine.write(entries, sync)?;
+            log.write(sync)?;
             let marked = marking.ok().map(|marking| marking.join());
             let marked = marked.map(|marked| marked.unwrap_or_else(|panic| resume_unwind(panic)));
             marked.transpose()
@@ -342,48 +343,22 @@ impl RunningStore {
         Ok(())
     }
 
-    /// After an error for want of space: frees the reserve and reopens the store, since the engine
-    /// writes nothing more after an error. Any other error is returned.
-    fn go_on_in_reserve(
-        &mut self,
-        error: StorageError,
-        batch: Option<&Prepared>,
-    ) -> Result<(), StorageError> {
-        if !self.reserve.explains(&error) {
+    /// After an error for want of space: frees the reserve, and brings the log back to its last
+    /// batch that counts. Any other error is returned.
+    fn go_on_in_reserve(&mut self, error: StorageError) -> Result<(), StorageError> {
+        if !reserve::is_no_space(&error) {
             return Err(error);
         }
         tracing::error!(
-            "a write to {} failed for lack of space ({}): reopening the store",
+            "a write to {} failed for lack of space ({}): repairing the log",
             self.directory.path().display(),
             error.cause()
         );
-        drop(self.engine.take());
         std::thread::sleep(self.reopening.left(Instant::now()));
         self.reopening.fail(Instant::now());
-        self.had_no_room_at = Some(Instant::now());
-        self.compacted_at = Instant::now();
+        self.found_no_space_at = Some(Instant::now());
         self.reserve.lack();
-        let store = self.directory.store();
-        let note = journal::check(&store, self.mark.group(), false, Some(self.salt))?;
-        if let Some(note) = note {
-            tracing::warn!("{note}");
-        }
-        let engine = Engine::open(&store)?;
-        self.check_end(&engine, batch)?;
-        self.engine = Some(engine);
-        self.presence.find_journal()
-    }
-
-    /// Checks that a reopened store ends as it should: with the last committed batch, or with the
-    /// one in progress.
-    fn check_end(&self, engine: &Engine, batch: Option<&Prepared>) -> Result<(), StorageError> {
-        let held = engine.load(&GROUP_KEY)?;
-        let under_way = batch.map(|batch| &batch.ends_with);
-        if held.is_some() && [Some(&self.ends_with), under_way].contains(&held.as_ref()) {
-            return Ok(());
-        }
-        let what = "after it was reopened its last group is not the expected one";
-        Err(StorageError::damaged(&self.directory.store(), what))
+        self.log.repair().map_err(StorageError::into_write)
     }
 
     /// The identity file names a configuration before the store does, never after it: with the
@@ -395,70 +370,9 @@ impl RunningStore {
         }
     }
 
-    /// Merges the groups: for each key only the last state, and one group entry.
-    fn prepare(&mut self, groups: &[Group]) -> Prepared {
-        let mut last_group = self.last_group;
-        for group in groups {
-            assert!(group.number > last_group, "groups come in order of number");
-            last_group = group.number;
-        }
-        let dropped = groups.iter().map(|group| group.dropped.len() as u64);
-        self.drops.add(dropped.sum());
-        let mut entries = Vec::new();
-        for (key, last) in Batch::new(groups).entries {
-            let name = format::register_key(key);
-            match last.register {
-                Some(Some(state)) => {
-                    let value = format::encode_register(state);
-                    self.digest.set_register(&name, &value);
-                    entries.push((name, Some(value)));
-                }
-                Some(None) => {
-                    self.digest.remove_register(&name);
-                    entries.push((name, None));
-                }
-                None => {}
-            }
-            if let Some(chosen) = last.chosen {
-                entries.push((format::chosen_key(key), chosen.map(format::encode_chosen)));
-            }
-        }
-        if let Some(meta) = groups.iter().rev().find_map(|group| group.meta.as_ref()) {
-            let value = format::encode_meta(meta);
-            self.digest.set_meta(&META_KEY, &value);
-            entries.push((META_KEY.to_vec(), Some(value)));
-        }
-        let incarnation = self.identity.incarnation;
-        let (key, ends_with) = group_entry(last_group, incarnation, &self.digest, self.salt);
-        entries.push((key, Some(ends_with.clone())));
-        let size = |(key, value): &RawEntry| key.len() + value.as_ref().map_or(0, Vec::len);
-        Prepared {
-            size: entries.iter().map(size).sum::<usize>() as u64,
-            has_meta: groups.iter().any(|group| group.meta.is_some()),
-            entries,
-            last_group,
-            ends_with,
-        }
-    }
-
     fn stopped(&self) -> StorageError {
         StorageError::Stopped {
             path: self.directory.store(),
         }
     }
-}
-
-pub(super) fn group_entry(
-    number: GroupNumber,
-    incarnation: Incarnation,
-    digest: &Digest,
-    salt: u64,
-) -> (Vec<u8>, Vec<u8>) {
-    let entry = GroupEntry {
-        number,
-        incarnation,
-        registers: digest.registers(),
-        digest: digest.sum(),
-    };
-    (GROUP_KEY.to_vec(), entry.encode(salt))
 }

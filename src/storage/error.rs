@@ -19,13 +19,6 @@ pub enum StorageError {
         path: PathBuf,
         source: io::Error,
     },
-    /// The engine failed for a reason that is no I/O error of this call.
-    #[error("the store in {} failed {doing}: {reason}; the node stops", path.display())]
-    Engine {
-        doing: &'static str,
-        path: PathBuf,
-        reason: String,
-    },
     #[error(
         "{} was deleted, moved or replaced while the node ran: what it writes there would be lost. \
          The node stops, and has acknowledged nothing that it wrote since. If the data directory \
@@ -100,6 +93,20 @@ pub enum StorageError {
         found: u32,
         known: u32,
     },
+    #[error(
+        "the data directory {} has format version {found}, of an earlier release; this build reads \
+         version {known} only. Nothing was changed. Replace the nodes one at a time: stop a node, \
+         move its data directory away, and start it with an empty one; it is admitted as a new \
+         member and copies what the others hold. Wait until `horseshoe status` shows that nothing \
+         is pending before the next node. Or start the release that wrote it, `horseshoe export` \
+         with it, and `horseshoe import` into a new cluster",
+        directory.display()
+    )]
+    OldFormat {
+        directory: PathBuf,
+        found: u32,
+        known: u32,
+    },
     /// R2: what was synced may have been reported to others.
     #[error(
         "the store in {} ends at group {store}, but group {mark} was synced: groups that other \
@@ -145,7 +152,6 @@ impl StorageError {
             StorageError::Io { source, .. } | StorageError::Write { source, .. } => {
                 source.to_string()
             }
-            StorageError::Engine { reason, .. } => reason.clone(),
             other => other.to_string(),
         }
     }

@@ -11,9 +11,9 @@ use super::{Durability, file};
 use crate::protocol::types::message::{Configuration, Incarnation, Member, NodeId};
 use crate::protocol::types::readdress::{self, Readdressed};
 
-/// Format of the whole data directory. Version 3 added the salt; version 2 can be read.
-pub const FORMAT: u32 = 3;
-const FORMAT_WITHOUT_SALT: u32 = 2;
+/// Format of the whole data directory. Earlier versions, which had no log and checkpoint, are not
+/// read.
+pub const FORMAT: u32 = 4;
 const ABOUT: &str =
     "The data directory of a Horseshoe node; see docs/storage.md. Not to be edited.";
 
@@ -33,9 +33,8 @@ pub struct Identity {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub readdressed: Vec<Readdressed>,
     pub incarnation: Incarnation,
-    /// Random, and never sent: the salt of the checksums in group entries. `None`: not set yet.
-    #[serde(default)]
-    pub salt: Option<u64>,
+    /// Random, and never sent: the salt of the checksums in the store.
+    pub salt: u64,
     pub list: Vec<String>,
     pub index: u8,
     /// The store of this incarnation was created. Before that, the node promised nothing.
@@ -67,7 +66,7 @@ impl Identity {
             address: None,
             readdressed: Vec::new(),
             incarnation,
-            salt: Some(salt),
+            salt,
             list,
             index,
             made: false,
@@ -87,7 +86,14 @@ impl Identity {
         let damaged = |e: serde_json::Error| StorageError::damaged(path, e.to_string());
         // The version alone first: another one may have other fields.
         let FormatOnly { format } = serde_json::from_slice(&bytes).map_err(damaged)?;
-        if format != FORMAT && format != FORMAT_WITHOUT_SALT {
+        if format < FORMAT {
+            return Err(StorageError::OldFormat {
+                directory: path.parent().unwrap_or(path).to_path_buf(),
+                found: format,
+                known: FORMAT,
+            });
+        }
+        if format != FORMAT {
             return Err(StorageError::Version {
                 path: path.to_path_buf(),
                 what: "the data directory, by its identity file",
@@ -95,11 +101,7 @@ impl Identity {
                 known: FORMAT,
             });
         }
-        let identity = serde_json::from_slice(&bytes).map_err(damaged)?;
-        Ok(Some(Identity {
-            format: FORMAT,
-            ..identity
-        }))
+        serde_json::from_slice(&bytes).map(Some).map_err(damaged)
     }
 
     pub fn write(&self, path: &Path) -> Result<(), StorageError> {
@@ -266,13 +268,13 @@ mod tests {
         let identity = identity(Durability::Fsync);
         identity.write(&path).unwrap();
         assert_eq!(Identity::read(&path).unwrap(), Some(identity));
-        fs::write(&path, r#"{"format": 4, "what a later one has": 1}"#).unwrap();
+        fs::write(&path, r#"{"format": 5, "what a later one has": 1}"#).unwrap();
         let error = Identity::read(&path).unwrap_err().to_string();
         assert!(
-            error.contains("has format version 4, this build reads version 3"),
+            error.contains("has format version 5, this build reads version 4"),
             "{error}"
         );
-        for broken in ["", "{", r#"{"format": 2}"#] {
+        for broken in ["", "{", r#"{"format": 4}"#] {
             fs::write(&path, broken).unwrap();
             let error = Identity::read(&path).unwrap_err();
             assert!(matches!(error, StorageError::Damaged { .. }), "{error}");

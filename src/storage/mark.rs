@@ -1,5 +1,5 @@
 //! The mark: a small file beside the store that records the last synced group. It distinguishes a
-//! store that lost the end of its journal from one that never had that data (R2).
+//! store that lost the end of its log from one that never had that data (R2).
 //!
 //! Two slots, each on its own page, are written alternately and synced, so that one of them is
 //! complete at any time.

@@ -5,24 +5,25 @@
 //! in memory; files are read only when a store is opened.
 
 mod backoff;
-mod batch;
-mod compaction;
-mod digest;
+mod checkpoint;
 mod directory;
 pub mod disk;
-mod engine;
+mod drops;
 mod error;
 mod file;
 pub mod format;
 mod identity;
-mod journal;
+pub mod log;
 mod mark;
 pub mod memory;
 mod open;
 mod packed;
+mod prefix;
 mod presence;
 pub mod readdress;
+mod recovery;
 mod reserve;
+mod sizes;
 mod table;
 
 use std::fmt;
@@ -36,6 +37,7 @@ pub use disk::DiskOptions;
 pub use error::StorageError;
 pub use identity::kernel_boot_id;
 pub use reserve::Space;
+pub use sizes::StoreSizes;
 pub use table::Table;
 
 /// A store of groups. One thread owns it; every method may block.

@@ -5,23 +5,21 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::compaction::Drops;
-use super::digest::Digest;
+use super::backoff::ReopenBackoff;
+use super::checkpoint::manifest::Manifest;
 use super::directory::Directory;
-use super::disk::{DiskOptions, RunningStore, group_entry};
-use super::engine::{self, Engine};
+use super::disk::{DiskOptions, REOPEN_FIRST, REOPEN_MAX, RunningStore};
+use super::drops::Drops;
 use super::error::StorageError;
-use super::format::{Entry, GROUP_KEY, GroupEntry};
 use super::identity::Identity;
+use super::log::CommitLog;
+use super::log::segment::StoreOwner;
 use super::mark::Mark;
 use super::presence::Presence;
+use super::recovery::Found;
 use super::reserve::Reserve;
-use super::{Opened, Table, journal};
-use crate::protocol::types::message::{GroupNumber, Incarnation, Meta, Recovered};
-
-/// The most registers that capacity is reserved for when a store is opened; the group entry gives
-/// the count.
-const RESERVED_MAX: usize = 1 << 26;
+use super::{Opened, Table, checkpoint, file};
+use crate::protocol::types::message::{Incarnation, Recovered};
 
 /// Opens the store in a data directory, or creates one. A node that has no state, or cannot prove
 /// it complete, gets `fresh_incarnation` (E1), durably.
@@ -83,14 +81,11 @@ struct Place {
 
 /// A store that was created or opened there.
 struct Store {
-    engine: Engine,
+    log: CommitLog,
+    manifest: Manifest,
     mark: Mark,
     identity: Identity,
-    salt: u64,
-    digest: Digest,
     drops: Drops,
-    last_group: GroupNumber,
-    ends_with: Vec<u8>,
 }
 
 impl Place {
@@ -134,14 +129,14 @@ impl Place {
                 store.display()
             ));
         }
-        let engine = Engine::create(&directory.store())?;
-        let digest = new_digest()?;
-        let (key, entry) = group_entry(0, incarnation, &digest, salt);
-        engine.write(&[(key, Some(entry.clone()))], true)?;
-        engine.sync()?;
-        // Before the first data: in a store that is filled at once, the engine soon moves data all
-        // the time.
-        self.reserve.keep(engine.size()?);
+        let path = directory.store();
+        file::make_directory(&path)?;
+        let owner = StoreOwner { incarnation, salt };
+        let sizes = options.sizes(&path);
+        let log = CommitLog::create(&path, owner, sizes.ahead)?;
+        let manifest = checkpoint::create(&path, log.start(), owner)?;
+        // Before the first data: a store may be filled at once.
+        self.reserve.keep(log.size() + manifest.size());
         let mark = Mark::create(&directory.mark(), incarnation)?;
         identity.made = true;
         identity.write(&directory.identity())?;
@@ -150,96 +145,75 @@ impl Place {
             ..Recovered::default()
         };
         let store = Store {
-            engine,
+            log,
+            manifest,
             mark,
             identity,
-            salt,
-            digest,
-            drops: Drops::new(options.compact_after),
-            last_group: 0,
-            ends_with: entry,
+            drops: Drops::new(0, options.free_after),
         };
         self.run(store, Table::default(), recovered)
     }
 
     fn recover(mut self, mut identity: Identity) -> Result<Opened, StorageError> {
         let (directory, options) = (&self.directory, &self.options);
-        let incarnation = identity.incarnation;
-        let Found {
-            engine,
-            mut mark,
-            contents,
-            last_group,
-            notes: found,
-        } = find(directory, &identity)?;
-        self.notes.extend(found);
+        let (found, mut mark) = find(directory, &identity, &mut self.notes)?;
+        self.notes.extend(found.note.clone());
+        let (incarnation, group) = (identity.incarnation, found.last_group());
+        let path = directory.store();
+        let sizes = options.sizes(&path);
         // Data that an earlier run left to the operating system is made durable before this run is
         // recorded as one that syncs.
-        engine.sync()?;
-        mark.write(last_group)?;
-        if let Some(configuration) = &contents.meta.configuration {
+        let found = found.settle(&path, owner(&identity), identity.clean_stop, sizes.ahead)?;
+        mark.write(group)?;
+        if let Some(configuration) = &found.meta.configuration {
             identity.learn(configuration, options.own());
             identity.forget_readdressed(configuration);
         }
-        let was_without_salt = identity.salt.is_none();
-        let salt = identity.salt.map_or_else(random, Ok)?;
-        identity.salt = Some(salt);
         identity.begin(options.run());
         identity.write(&directory.identity())?;
         let recovered = Recovered {
             incarnation,
-            meta: contents.meta,
-            group: last_group,
-            digests: contents.table.digests(),
-            expiring: contents.table.expiring(),
+            meta: found.meta,
+            group,
+            digests: found.table.digests(),
+            expiring: found.table.expiring(),
             readdressed: identity.readdressed.clone(),
         };
-        let mut drops = Drops::new(options.compact_after);
-        let size = engine.size()?;
-        drops.opened(contents.size, size);
-        self.reserve.resume(size);
-        let (_, entry) = group_entry(last_group, incarnation, &contents.digest, salt);
-        if was_without_salt {
-            // From now on the store ends with an entry that has a salted checksum.
-            engine.write(&[(GROUP_KEY.to_vec(), Some(entry.clone()))], true)?;
-        }
+        self.reserve
+            .resume(found.log.size() + found.manifest.size());
         let store = Store {
-            engine,
+            log: found.log,
+            manifest: found.manifest,
             mark,
             identity,
-            salt,
-            digest: contents.digest,
-            drops,
-            last_group,
-            ends_with: entry,
+            drops: Drops::new(found.dropped, options.free_after),
         };
-        self.run(store, contents.table, recovered)
+        self.run(store, found.table, recovered)
     }
 
     fn run(self, store: Store, table: Table, recovered: Recovered) -> Result<Opened, StorageError> {
         let directory = self.directory;
-        let presence = Presence::new(directory.store(), directory.lock(), directory.mark())?;
+        let segment = store.log.path().to_path_buf();
+        let presence = Presence::new(directory.lock(), directory.mark(), segment)?;
         let disk = RunningStore {
-            engine: Some(store.engine),
+            checkpoint: None,
+            synced_group: store.log.position().group,
+            log: store.log,
+            manifest: store.manifest,
             mark: store.mark,
             marked_at: Instant::now(),
             presence,
             looked_at: Instant::now(),
             reserve: self.reserve,
             is_reserve_due: false,
-            written: 0,
-            compacted_at: Instant::now(),
-            had_no_room_at: None,
-            reopening: RunningStore::reopening(),
-            digest: store.digest,
+            began_at: None,
+            found_no_space_at: None,
+            reopening: ReopenBackoff::new(REOPEN_FIRST, REOPEN_MAX),
             drops: store.drops,
-            last_group: store.last_group,
-            synced_group: store.last_group,
-            ends_with: store.ends_with,
             failed: false,
             identity: store.identity,
             identity_is_news: false,
-            salt: store.salt,
+            sizes: self.options.sizes(&directory.store()),
             options: self.options,
             directory,
         };
@@ -252,37 +226,23 @@ impl Place {
     }
 }
 
-/// A store that was opened and is complete.
-struct Found {
-    engine: Engine,
-    mark: Mark,
-    contents: Contents,
-    last_group: GroupNumber,
-    notes: Vec<String>,
+pub(super) fn owner(identity: &Identity) -> StoreOwner {
+    StoreOwner {
+        incarnation: identity.incarnation,
+        salt: identity.salt,
+    }
 }
 
-/// Opens an existing store, and proves it complete before this run changes anything.
-fn find(directory: &Directory, identity: &Identity) -> Result<Found, StorageError> {
-    let store = directory.store();
+/// Reads an existing store, and proves it complete; changes nothing.
+fn find(
+    directory: &Directory,
+    identity: &Identity,
+    notes: &mut Vec<String>,
+) -> Result<(Found, Mark), StorageError> {
     let (mark, note) = Mark::open(&directory.mark(), identity.incarnation)?;
-    let mut notes = Vec::from_iter(note);
-    engine::check_parts(&store)?;
-    notes.extend(journal::check(
-        &store,
-        mark.group(),
-        identity.clean_stop,
-        identity.salt,
-    )?);
-    let engine = Engine::open(&store)?;
-    let contents = Contents::read(&engine, directory)?;
-    let last_group = contents.check(directory, identity.incarnation, mark.group())?;
-    Ok(Found {
-        engine,
-        mark,
-        contents,
-        last_group,
-        notes,
-    })
+    notes.extend(note);
+    let found = Found::read(&directory.store(), owner(identity), &mark)?;
+    Ok((found, mark))
 }
 
 /// Whether the node never belonged to a cluster, and made no commitment (E6): then no other node
@@ -291,110 +251,17 @@ fn is_unused(directory: &Directory, identity: &Identity) -> Result<bool, Storage
     if identity.cluster.is_some() {
         return Ok(false);
     }
-    let Contents { meta, group, .. } = find(directory, identity)?.contents;
-    let holds_nothing = group.is_some_and(|group| group.registers == 0);
-    Ok(holds_nothing && meta.configuration.is_none() && meta.bound_to.is_none())
-}
-
-/// The content of a store, from one scan.
-struct Contents {
-    table: Table,
-    digest: Digest,
-    meta: Meta,
-    group: Option<GroupEntry>,
-    /// Bytes of keys and values.
-    size: u64,
-}
-
-impl Contents {
-    fn read(engine: &Engine, directory: &Directory) -> Result<Self, StorageError> {
-        let path = directory.store();
-        let mut contents = Contents {
-            table: Table::default(),
-            digest: new_digest()?,
-            meta: Meta::default(),
-            group: None,
-            size: 0,
-        };
-        engine.scan(|key, value| {
-            contents.size += (key.len() + value.len()) as u64;
-            match Entry::decode(&path, key, value)? {
-                // The group entry comes first, because of its prefix.
-                Entry::Group(group) => {
-                    let registers = usize::try_from(group.registers).unwrap_or(usize::MAX);
-                    contents.digest.reserve(registers.min(RESERVED_MAX));
-                    contents.group = Some(group);
-                }
-                Entry::Meta(meta) => {
-                    contents.digest.set_meta(key, value);
-                    contents.table.learn(&meta);
-                    contents.meta = *meta;
-                }
-                Entry::Register(name, state) => {
-                    contents.digest.set_register(key, value);
-                    contents.table.set(name, state);
-                }
-                // Chosen marks come after all registers, because of their prefix.
-                Entry::Chosen(name, ballot) => contents.table.mark_chosen(&name, ballot),
-            }
-            Ok(())
-        })?;
-        Ok(contents)
-    }
-
-    /// Checks that this is exactly the store's content after its last group, and no older than the
-    /// mark.
-    fn check(
-        &self,
-        directory: &Directory,
-        incarnation: Incarnation,
-        mark: GroupNumber,
-    ) -> Result<GroupNumber, StorageError> {
-        let path = directory.store();
-        let Some(group) = self.group else {
-            return Err(StorageError::damaged(&path, "its group entry is missing"));
-        };
-        if group.incarnation != incarnation {
-            let what = format!(
-                "it belongs to incarnation {}, the identity file to {incarnation}",
-                group.incarnation
-            );
-            return Err(StorageError::damaged(&path, what));
-        }
-        if group.number < mark {
-            return Err(StorageError::Behind {
-                path,
-                store: group.number,
-                mark,
-            });
-        }
-        let found = (self.digest.registers(), self.digest.sum());
-        if found != (group.registers, group.digest) {
-            let what = format!(
-                "its {} registers are not the {} that it held after group {}, or some of them are \
-                 older than they were",
-                found.0, group.registers, group.number
-            );
-            return Err(StorageError::damaged(&path, what));
-        }
-        Ok(group.number)
-    }
-}
-
-fn new_digest() -> Result<Digest, StorageError> {
-    Digest::new().map_err(no_randomness)
+    let (found, _) = find(directory, identity, &mut Vec::new())?;
+    let Found { table, meta, .. } = found;
+    Ok(table.records() == 0 && meta.configuration.is_none() && meta.bound_to.is_none())
 }
 
 fn random() -> Result<u64, StorageError> {
-    getrandom::u64().map_err(no_randomness)
-}
-
-fn no_randomness(error: getrandom::Error) -> StorageError {
-    StorageError::Io {
+    getrandom::u64().map_err(|error| StorageError::Io {
         doing: "reading",
         path: PathBuf::from("the system's source of randomness"),
         source: std::io::Error::other(error.to_string()),
-    }
+    })
 }
 
 #[cfg(test)]

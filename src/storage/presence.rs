@@ -7,7 +7,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::StorageError;
-use super::journal;
 
 /// A file of the store that is held open.
 #[derive(Debug)]
@@ -37,49 +36,46 @@ impl OpenFile {
 /// The files of an open store.
 #[derive(Debug)]
 pub struct Presence {
-    store: PathBuf,
-    /// The lock, the mark and the journal that is being written.
     lock: OpenFile,
     mark: OpenFile,
-    journal: OpenFile,
+    /// The log segment that is being written.
+    segment: OpenFile,
 }
 
 impl Presence {
-    pub fn new(store: PathBuf, lock: PathBuf, mark: PathBuf) -> Result<Self, StorageError> {
-        let journal = OpenFile::open(journal::newest(&store)?)?;
+    pub fn new(lock: PathBuf, mark: PathBuf, segment: PathBuf) -> Result<Self, StorageError> {
         Ok(Presence {
-            store,
             lock: OpenFile::open(lock)?,
             mark: OpenFile::open(mark)?,
-            journal,
+            segment: OpenFile::open(segment)?,
         })
     }
 
-    /// Three or four system calls, and no reading: called for every commit, before the commit is
-    /// reported.
-    pub fn check(&mut self) -> Result<(), StorageError> {
+    /// The log has begun its next segment.
+    pub fn set_segment(&mut self, segment: PathBuf) -> Result<(), StorageError> {
+        self.segment = OpenFile::open(segment)?;
+        Ok(())
+    }
+
+    /// A few system calls, and no reading: called for every commit, before the commit is reported.
+    pub fn check(&self) -> Result<(), StorageError> {
         for held in [&self.lock, &self.mark] {
             if !held.is_at_its_path() {
                 return Err(gone(&held.path));
             }
         }
-        match self.journal.is_linked() {
+        match self.segment.is_linked() {
             true => Ok(()),
-            false => self.find_journal(),
+            false => Err(gone(&self.segment.path)),
         }
     }
 
-    /// The engine begins a new journal now and then, and deletes older ones. Called about once per
-    /// second.
-    pub fn find_journal(&mut self) -> Result<(), StorageError> {
-        let newest = journal::newest(&self.store).map_err(|_| gone(&self.journal.path))?;
-        let is_older = journal::number(&newest) < journal::number(&self.journal.path);
-        if newest != self.journal.path && !is_older {
-            self.journal = OpenFile::open(newest)?;
-        }
-        match self.journal.is_at_its_path() {
+    /// Called about once per second.
+    pub fn check_all(&self) -> Result<(), StorageError> {
+        self.check()?;
+        match self.segment.is_at_its_path() {
             true => Ok(()),
-            false => Err(gone(&self.journal.path)),
+            false => Err(gone(&self.segment.path)),
         }
     }
 }

@@ -4,12 +4,11 @@
 use std::path::Path;
 
 use super::directory::Directory;
-use super::engine::{self, Engine};
 use super::error::StorageError;
-use super::format::{Entry, META_KEY};
 use super::identity::{self, Identity};
-use super::journal;
 use super::mark::Mark;
+use super::open::owner;
+use super::recovery::Found;
 use crate::protocol::types::message::{Configuration, Member, NodeId};
 use crate::protocol::types::readdress::{Readdressed, address};
 
@@ -66,22 +65,9 @@ fn configuration(
     if !identity.made || !identity.proves_state(boot_id.as_deref()) {
         return Ok(None);
     }
-    let store = directory.store();
-    // The engine must not read what it would cut off.
     let (mark, _) = Mark::open(&directory.mark(), identity.incarnation)?;
-    engine::check_parts(&store)?;
-    journal::check(&store, mark.group(), identity.clean_stop, identity.salt)?;
-    let engine = Engine::open(&store)?;
-    let Some(bytes) = engine.load(&META_KEY)? else {
-        return Ok(None);
-    };
-    match Entry::decode(&store, &META_KEY, &bytes)? {
-        Entry::Meta(meta) => Ok(meta.configuration),
-        _ => Err(StorageError::damaged(
-            &store,
-            "the entry of the node's own state has another type",
-        )),
-    }
+    let found = Found::read(&directory.store(), owner(identity), &mark)?;
+    Ok(found.meta.configuration)
 }
 
 fn all(configuration: &Configuration) -> impl Iterator<Item = &Member> {

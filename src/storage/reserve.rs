@@ -1,5 +1,5 @@
 //! Reserves disk space for what has to continue on a full disk: deletes, the node's own state, a
-//! restart, and the compaction that frees the space of deleted keys.
+//! restart, and the checkpoint that frees the space of deleted keys.
 //!
 //! There are two parts: a file, whose space others cannot take; and free space, below which a node
 //! is full (X6).
@@ -25,7 +25,7 @@ pub const NAME: &str = "reserve";
 pub const PROBE: &str = "reserve.tmp";
 /// The file takes at most this fraction (1/32) of the file system.
 const FILE_PART: u64 = 32;
-/// The file takes at most this: the engine moves up to 32 MiB to its tables at once.
+/// The file takes at most this: a part of a checkpoint has up to 32 MiB.
 const FILE_SIZE_MAX: u64 = 48 << 20;
 /// Under a quota the file may be as small as this.
 const FILE_SIZE_MIN: u64 = 1 << 20;
@@ -38,16 +38,15 @@ const PROOF_SIZE_MIN: u64 = 8 << 20;
 /// first and longest.
 const PROVING_FIRST: Duration = Duration::from_secs(5);
 const PROVING_MAX: Duration = Duration::from_secs(60);
-/// The most that is allocated to find out why the engine failed, or whether there is space.
+/// The most that is allocated to find out whether there is space.
 const PROBE_SIZE_MAX: u64 = 256 << 20;
 /// Space is allocated in steps of this size, and beside it an additional amount must be free at
 /// each step: half of what is allocated, but at most the second constant. So an attempt fails
 /// before it has taken the space that other processes, under the same quota, write to.
 const STEP_SIZE: u64 = 2 << 20;
 const LEFT_SIZE_MAX: u64 = 8 << 20;
-/// The default reserve is one and a half times the size of the store, so that all of it can be
-/// rewritten while commits continue, within these bounds: above the upper one the engine rewrites
-/// only parts of it at a time.
+/// The default reserve is one and a half times the size of the store, within these bounds, so that
+/// commits continue while a checkpoint is written.
 const WANTED_MIN: u64 = 64 << 20;
 const WANTED_MAX: u64 = 1 << 30;
 /// On a small file system the lower bound is this fraction (1/4) of it.
@@ -123,24 +122,17 @@ impl Reserve {
     }
 
     /// Whether data of this size can be rewritten, which takes slightly more, while commits
-    /// continue. Must not be called while the engine moves data to its tables: the engine could run
-    /// out of space meanwhile.
+    /// continue. Must not be called during a checkpoint, which could run out of space meanwhile.
     pub fn has_room_for(&self, size: u64) -> bool {
         let size = size.saturating_add(size / 8 + 2 * MARGIN);
         let is_seen = self.check_disk().0 >= size;
         let probed = size.min(PROBE_SIZE_MAX);
-        // The additional space counts too: the reserve has to suffice for the journals.
+        // The additional space counts too: the reserve has to suffice for the log.
         is_seen && !(self.is_lacking && self.lacks(probed - left_size(probed)))
     }
 
-    /// The free space, which others can take too, and the total; a file system that does not report
-    /// them is not full.
     fn check_disk(&self) -> (u64, u64) {
-        statvfs(&self.directory).map_or((u64::MAX, u64::MAX), |stat| {
-            let size = stat.fragment_size();
-            let bytes = |blocks: u64| blocks.saturating_mul(size);
-            (bytes(stat.blocks_available()), bytes(stat.blocks()))
-        })
+        check_disk(&self.directory)
     }
 
     /// Called now and then: updates the numbers, and allocates nothing.
@@ -149,8 +141,8 @@ impl Reserve {
         self.look();
     }
 
-    /// Like `update`, and makes the file if there is space for it. Must not be called while the
-    /// engine moves data to its tables: the engine could run out of space meanwhile.
+    /// Like `update`, and makes the file if there is space for it. Must not be called during a
+    /// checkpoint, which could run out of space meanwhile.
     pub fn keep(&mut self, store_size: u64) {
         self.store_size = store_size;
         let (available, total) = self.look();
@@ -319,22 +311,24 @@ impl Reserve {
         // The space of a removed file may be freed only with the change of its directory.
         let _ = file::sync_directory(&self.directory);
     }
+}
 
-    /// Whether want of space explains a failed write. A failure in the engine's background names no
-    /// reason: then it does if what the engine may have needed cannot be allocated.
-    pub fn explains(&self, error: &StorageError) -> bool {
-        match error {
-            StorageError::Io { source, .. } | StorageError::Write { source, .. } => {
-                is_no_room(source)
-            }
-            StorageError::Engine { .. } => {
-                let (_, total) = self.check_disk();
-                let least = WANTED_MIN.min(total / WANTED_PART);
-                self.lacks(self.store_size.clamp(least, PROBE_SIZE_MAX))
-            }
-            _ => false,
-        }
+/// Whether a call failed for want of space.
+pub fn is_no_space(error: &StorageError) -> bool {
+    match error {
+        StorageError::Io { source, .. } | StorageError::Write { source, .. } => is_no_room(source),
+        _ => false,
     }
+}
+
+/// The free space, which others can take too, and the total; a file system that does not report
+/// them is not full.
+pub fn check_disk(path: &Path) -> (u64, u64) {
+    statvfs(path).map_or((u64::MAX, u64::MAX), |stat| {
+        let size = stat.fragment_size();
+        let bytes = |blocks: u64| blocks.saturating_mul(size);
+        (bytes(stat.blocks_available()), bytes(stat.blocks()))
+    })
 }
 
 fn is_no_room(error: &io::Error) -> bool {
@@ -498,20 +492,11 @@ mod tests {
 
     #[test]
     fn only_a_want_of_room_is_explained() {
-        let directory = tempfile::tempdir().unwrap();
-        let reserve = Reserve::open(directory.path(), Some(0));
         let error = |number| {
-            let io = StorageError::io("writing", directory.path());
+            let io = StorageError::io("writing", Path::new("store"));
             io(std::io::Error::from_raw_os_error(number))
         };
-        assert!(reserve.explains(&error(28)) && reserve.explains(&error(122)));
-        assert!(!reserve.explains(&error(5)));
-        // Whether the file exists says nothing about a failure in the background.
-        let failed = StorageError::Engine {
-            doing: "writing",
-            path: directory.path().to_path_buf(),
-            reason: "not reported".to_owned(),
-        };
-        assert!(reserve.held == 0 && !reserve.explains(&failed));
+        assert!(is_no_space(&error(28)) && is_no_space(&error(122).into_write()));
+        assert!(!is_no_space(&error(5)));
     }
 }

@@ -127,7 +127,7 @@ fn a_quorum_of_which_a_disk_hangs_is_none() {
 /// Writes acknowledged while the files are missing are on the disks of the other nodes.
 #[test]
 fn a_node_whose_files_are_deleted_stops_and_says_so() {
-    for (node, name) in [(0, ""), (1, "store/0.jnl")] {
+    for (node, name) in [(0, ""), (1, "store/1.log")] {
         let mut cluster = Cluster::start(3, Keep::Fsync);
         let path = cluster.data_directory(node).join(name);
         put(&client(&cluster, 2), "before").expect("it serves");

@@ -19,7 +19,7 @@ use crate::nodes::{Cluster, Keep, SOON, wait_until};
 
 const NODES: usize = 3;
 const DISK: &str = "64M";
-/// The time of a purge and a compaction, on a slow machine.
+/// The time of a purge and a checkpoint, on a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 const VALUE_SIZE: usize = 40_000;
 

@@ -3,6 +3,12 @@
  * content is what a power failure at that moment would leave. Contents are durable with the sync of
  * their file, names with that of their directory, or earlier.
  *
+ * With DISK_LATE, renames and deletions are durable with the sync of their directory only. With
+ * DISK_STOP=N the process ends before the Nth write, sync, rename or deletion in DISK_FROM.
+ *
+ * While the file DISK_FULL exists, writes find no space, or if it contains "sync",
+ * syncs do not; a deletion of the file "reserve" frees enough, and deletes DISK_FULL.
+ *
  * While the file DISK_FAILS exists, syncs of files fail, and as on Linux the data that was to be
  * written then counts as written: a later sync omits it, unless it was written again. The affected
  * range is recorded beside the file in DISK_TO, as NAME.lost, also for the next process. */
@@ -48,6 +54,60 @@ static int twin_of(int fd, char *path, char *to) {
         return 0;
     path[length] = 0;
     return twin(path, to);
+}
+
+/* Ends the process before this step, if it is the one to end at. */
+static void step(void) {
+    static long steps;
+    const char *stop = getenv("DISK_STOP");
+    if (stop && ++steps == atol(stop))
+        _exit(77);
+}
+
+struct renamed {
+    char from[PATH_MAX], to[PATH_MAX];
+};
+
+/* Renames that are not durable yet, in order. */
+static struct renamed late[16];
+static int late_count;
+
+static int is_late(void) {
+    return getenv("DISK_LATE") != NULL;
+}
+
+static void make_durable(const struct renamed *renamed) {
+    if (REAL(rename)(renamed->from, renamed->to))
+        REAL(unlink)(renamed->to);
+}
+
+static int is_in(const char *path, const char *directory) {
+    size_t length = strlen(directory);
+    return !strncmp(path, directory, length) && path[length] == '/' && !strchr(path + length + 1, '/');
+}
+
+/* Makes the renames in this directory, of the durable copy, durable. */
+static void end_renames(const char *directory) {
+    int left = 0;
+    for (int n = 0; n < late_count; n++) {
+        if (is_in(late[n].to, directory))
+            make_durable(&late[n]);
+        else
+            late[left++] = late[n];
+    }
+    late_count = left;
+}
+
+enum fullness { ROOM, FULL, FULL_AT_SYNC };
+
+static enum fullness fullness(void) {
+    const char *full = getenv("DISK_FULL");
+    FILE *file = full ? fopen(full, "r") : NULL;
+    if (!file)
+        return ROOM;
+    int is_at_sync = fgetc(file) == 's';
+    fclose(file);
+    return is_at_sync ? FULL_AT_SYNC : FULL;
 }
 
 static void make_parents(char *path) {
@@ -168,18 +228,21 @@ static int sync_alone(int fd) {
     struct stat status;
     if (!twin_of(fd, path, to) || fstat(fd, &status))
         return 0;
+    step();
     make_parents(to);
     if (S_ISDIR(status.st_mode)) {
         if (mkdir(to, 0700) && errno != EEXIST)
             die(to);
+        end_renames(to);
         compare(path, to, 1);
         compare(to, path, 0);
         return 0;
     }
     const char *fails = getenv("DISK_FAILS");
-    if (fails && !access(fails, F_OK)) {
+    int is_full = fullness() == FULL_AT_SYNC;
+    if (is_full || (fails && !access(fails, F_OK))) {
         set_lost(to, copy(path, to, lost(to), 0));
-        errno = EIO;
+        errno = is_full ? ENOSPC : EIO;
         return -1;
     }
     copy(path, to, lost(to), 1);
@@ -203,11 +266,20 @@ int fdatasync(int fd) {
 }
 
 int rename(const char *old, const char *new) {
-    char from[PATH_MAX], to[PATH_MAX];
+    struct renamed renamed;
     pthread_mutex_lock(&disk);
+    int is_ours = twin(old, renamed.from) && twin(new, renamed.to);
+    if (is_ours)
+        step();
     int result = REAL(rename)(old, new), error = errno;
-    if (!result && twin(old, from) && twin(new, to) && REAL(rename)(from, to))
-        REAL(unlink)(to);
+    if (!result && is_ours) {
+        if (!is_late())
+            make_durable(&renamed);
+        else if (late_count < (int)(sizeof late / sizeof late[0]))
+            late[late_count++] = renamed;
+        else
+            die("too many renames");
+    }
     pthread_mutex_unlock(&disk);
     errno = error;
     return result;
@@ -216,12 +288,32 @@ int rename(const char *old, const char *new) {
 int unlink(const char *path) {
     char to[PATH_MAX];
     pthread_mutex_lock(&disk);
-    if (twin(path, to))
-        REAL(unlink)(to);
+    if (twin(path, to)) {
+        step();
+        if (!is_late())
+            REAL(unlink)(to);
+    }
     int result = REAL(unlink)(path), error = errno;
+    const char *full = getenv("DISK_FULL"), *name = strrchr(path, '/');
+    if (!result && full && name && !strcmp(name, "/reserve"))
+        REAL(unlink)(full);
     pthread_mutex_unlock(&disk);
     errno = error;
     return result;
+}
+
+/* A write is about to begin; false if there is no space for it. */
+static int begin_write(int fd) {
+    char path[PATH_MAX], to[PATH_MAX];
+    if ((!getenv("DISK_STOP") && !getenv("DISK_FULL")) || !twin_of(fd, path, to))
+        return 1;
+    pthread_mutex_lock(&disk);
+    step();
+    int is_full = fullness() == FULL;
+    pthread_mutex_unlock(&disk);
+    if (is_full)
+        errno = ENOSPC;
+    return !is_full;
 }
 
 /* Data that is written again is dirty again. */
@@ -239,6 +331,8 @@ static void written(int fd, off_t at, ssize_t count) {
 }
 
 ssize_t write(int fd, const void *bytes, size_t size) {
+    if (!begin_write(fd))
+        return -1;
     ssize_t count = REAL(write)(fd, bytes, size);
     int error = errno;
     if (count > 0) {
@@ -251,6 +345,8 @@ ssize_t write(int fd, const void *bytes, size_t size) {
 }
 
 ssize_t pwrite64(int fd, const void *bytes, size_t size, off64_t at) {
+    if (!begin_write(fd))
+        return -1;
     ssize_t count = REAL(pwrite64)(fd, bytes, size, at);
     written(fd, at, count);
     return count;

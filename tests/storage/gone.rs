@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use horseshoe::storage::StorageError;
 
-use super::model::{directory, group, journal, open, options};
+use super::model::{directory, group, open, options, segment};
 
 /// A bound for steps that take a second.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -16,8 +16,8 @@ fn delete_all(path: &Path) {
     fs::remove_dir_all(path).unwrap();
 }
 
-fn delete_journal(path: &Path) {
-    fs::remove_file(journal(path)).unwrap();
+fn delete_segment(path: &Path) {
+    fs::remove_file(segment(path)).unwrap();
 }
 
 fn move_away(path: &Path) {
@@ -39,7 +39,7 @@ fn assert_gone(error: StorageError) {
 
 #[test]
 fn nothing_is_durable_any_more_in_files_that_are_gone() {
-    for take_away in [delete_all, delete_journal, move_away, replace] {
+    for take_away in [delete_all, delete_segment, move_away, replace] {
         let (_base, path) = directory();
         let mut opened = open(options(&path));
         opened.storage.commit(&[group(1)]).unwrap();
@@ -52,7 +52,7 @@ fn nothing_is_durable_any_more_in_files_that_are_gone() {
 
 #[test]
 fn a_store_without_commits_notices_it_too() {
-    for take_away in [delete_all, delete_journal, move_away, replace] {
+    for take_away in [delete_all, delete_segment, move_away, replace] {
         let (_base, path) = directory();
         let mut opened = open(options(&path));
         opened.storage.tend().unwrap();

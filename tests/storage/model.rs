@@ -4,18 +4,38 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use horseshoe::protocol::types::ballot::Ballot;
 use horseshoe::protocol::types::message::{Configuration, Group, Member, Meta};
 use horseshoe::protocol::types::record::{AcceptorState, Key, Record};
-use horseshoe::storage::{DiskOptions, Durability, Opened, Table, disk};
+use horseshoe::storage::{DiskOptions, Durability, Opened, StoreSizes, Table, disk};
 use tempfile::TempDir;
 
 pub const INCARNATION: u64 = 0x1111;
+/// A bound for steps that take a second.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 const KEYS: u64 = 7;
 const KEYS_SLOW: u64 = 8;
+
+/// Segments have the length of their content.
+pub const SIZES: StoreSizes = StoreSizes {
+    segment: 1 << 20,
+    ahead: 0,
+    part: 1 << 20,
+    log: 4 << 20,
+    changes: 1 << 20,
+};
+
+/// Sizes with which a few groups make checkpoints of several parts.
+pub const TINY: StoreSizes = StoreSizes {
+    segment: 700,
+    ahead: 0,
+    part: 150,
+    log: 1_000,
+    changes: 500,
+};
 
 pub fn list() -> Vec<String> {
     ["a:1", "b:1", "c:1"].map(String::from).to_vec()
@@ -25,6 +45,7 @@ pub fn options(directory: &Path) -> DiskOptions {
     DiskOptions {
         boot_id: Some("first boot".into()),
         mark_interval: Duration::ZERO,
+        sizes: Some(SIZES),
         ..DiskOptions::new(directory, list(), 1, Durability::Fsync)
     }
 }
@@ -39,6 +60,13 @@ pub fn os_options(directory: &Path) -> DiskOptions {
 /// Opens a store that must open.
 pub fn open(options: DiskOptions) -> Opened {
     disk::open(options, INCARNATION).expect("opens")
+}
+
+/// In memory, if the machine has such a place: for many small stores.
+pub fn scratch() -> (TempDir, PathBuf) {
+    let base = TempDir::new_in("/dev/shm").unwrap_or_else(|_| TempDir::new().unwrap());
+    let path = base.path().join("data");
+    (base, path)
 }
 
 pub fn directory() -> (TempDir, PathBuf) {
@@ -165,15 +193,29 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The engine's newest journal.
-pub fn journal(directory: &Path) -> PathBuf {
+/// The newest log segment.
+pub fn segment(directory: &Path) -> PathBuf {
+    numbered(directory, "log").pop().expect("a segment")
+}
+
+/// The files of the store with this extension, in order of number.
+pub fn numbered(directory: &Path, extension: &str) -> Vec<PathBuf> {
     let number = |path: &PathBuf| path.file_stem()?.to_str()?.parse::<u64>().ok();
-    fs::read_dir(directory.join("store"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|e| e == "jnl"))
-        .max_by_key(number)
-        .expect("a journal")
+    let mut paths = files(&directory.join("store"));
+    paths.retain(|path| path.extension().is_some_and(|e| e == extension));
+    paths.sort_by_key(number);
+    paths
+}
+
+/// Tends a store until a checkpoint that began has ended, with the list of parts that it made.
+pub fn tend_until(opened: &mut Opened, mut is_done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_done() {
+        assert!(began.elapsed() < PATIENCE);
+        opened.storage.tend().unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    opened.storage.tend().unwrap();
 }
 
 pub fn size(path: &Path) -> usize {

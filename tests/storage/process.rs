@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use horseshoe::storage::StorageError;
 
-use super::model::{check, directory, group, make, open, options, os_options};
+use super::model::{check, directory, group, make, open, options, os_options, segment};
 
 const DIRECTORY: &str = "STORAGE_TEST_DIRECTORY";
 const DURABILITY: &str = "STORAGE_TEST_DURABILITY";
@@ -90,7 +90,6 @@ fn what_was_committed_survives_a_kill_under_either_durability() {
 fn a_write_that_finds_no_room_stops_the_store() {
     let (_base, path) = directory();
     make(&path, 3);
-    make_journal_exact(&path);
     // Files of at most 32 KiB; the process ignores the signal that comes with the error.
     let program = std::env::current_exe().unwrap();
     let mut command = Command::new("bash");
@@ -101,12 +100,12 @@ fn a_write_that_finds_no_room_stops_the_store() {
     let child = start(command, &path, "fsync");
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    let store = path.join("store");
     let expected = format!(
         "failed: File too large (os error 27) writing {}; the node stops",
-        store.display()
+        segment(&path).display()
     );
     assert!(text.contains(&expected), "{text}");
+    let store = path.join("store");
     let expected = format!("then: an earlier write to {} failed", store.display());
     assert!(text.contains(&expected), "{text}");
     assert!(text.contains("at last: an earlier write"), "{text}");
@@ -114,9 +113,4 @@ fn a_write_that_finds_no_room_stops_the_store() {
     let opened = open(options(&path));
     assert!(opened.recovered.group >= committed);
     check(&opened);
-}
-
-/// A new journal is preallocated; opened again, it has the length of its content.
-fn make_journal_exact(path: &Path) {
-    open(options(path)).storage.close().unwrap();
 }

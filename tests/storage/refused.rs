@@ -6,7 +6,7 @@ use std::path::Path;
 use horseshoe::protocol::types::message::{Group, Meta};
 use horseshoe::storage::{DiskOptions, disk};
 
-use super::model::{INCARNATION, copy, directory, files, journal, list, make, open, options, size};
+use super::model::{INCARNATION, copy, directory, files, list, make, open, options, segment, size};
 
 /// The message of an open that must fail, and that leaves all files unchanged.
 fn refused(options: DiskOptions) -> String {
@@ -107,24 +107,54 @@ fn other_versions_are_refused_by_name_and_number() {
     make(&path, 3);
     let identity = path.join("identity");
     let text = fs::read_to_string(&identity).unwrap();
-    fs::write(&identity, text.replace("\"format\": 3", "\"format\": 4")).unwrap();
+    fs::write(&identity, text.replace("\"format\": 4", "\"format\": 5")).unwrap();
     let message = refused(options(&path));
     assert!(
-        message.contains("format version 4, this build reads version 3"),
+        message.contains("format version 5, this build reads version 4"),
         "{message}"
     );
     fs::write(&identity, text).unwrap();
-    {
-        let database = fjall::Database::builder(path.join("store")).open().unwrap();
-        let keyspace = database.keyspace("state", Default::default).unwrap();
-        keyspace.insert([0x10, 0, b'k'], [9, 0x90]).unwrap();
-        database.persist(fjall::PersistMode::SyncAll).unwrap();
+    for (name, what) in [("1.log", "the log"), ("checkpoint", "the checkpoint")] {
+        let file = path.join("store").join(name);
+        let bytes = fs::read(&file).unwrap();
+        let mut other = bytes.clone();
+        other[4] = 9;
+        fs::write(&file, other).unwrap();
+        let message = refused(options(&path));
+        let expected = format!("{what} in {}", file.display());
+        assert!(
+            message.contains(&expected) && message.contains("version 9"),
+            "{message}"
+        );
+        fs::write(&file, bytes).unwrap();
     }
-    let error = disk::open(options(&path), 9).unwrap_err().to_string();
-    assert!(
-        error.contains("a register in") && error.contains("format version 9"),
-        "{error}"
-    );
+}
+
+/// A directory of the last release before the log, as that release wrote it; and one of an earlier
+/// format, which only its identity file shows.
+#[test]
+fn directories_of_earlier_formats_are_refused_with_what_to_do() {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/storage/format3");
+    for format in [3, 2] {
+        let (_base, path) = directory();
+        copy(&kept, &path);
+        // An opening writes the id of its process there.
+        fs::write(path.join("lock"), format!("{}\n", std::process::id())).unwrap();
+        let identity = path.join("identity");
+        let text = fs::read_to_string(&identity).unwrap();
+        let text = text.replace("\"format\": 3", &format!("\"format\": {format}"));
+        fs::write(&identity, text).unwrap();
+        let message = refused(options(&path));
+        for part in [
+            &format!("format version {format}, of an earlier release"),
+            "Nothing was changed",
+            "move its data directory away",
+            "horseshoe status",
+            "horseshoe export",
+        ] {
+            assert!(message.contains(part), "{part} in {message}");
+        }
+    }
 }
 
 #[test]
@@ -144,13 +174,11 @@ fn a_directory_that_is_not_a_nodes() {
 fn a_store_that_ends_below_the_mark() {
     let (_base, path) = directory();
     make(&path, 4);
-    // A new journal is preallocated; opened again, it has the length of its content.
-    open(options(&path)).storage.close().unwrap();
-    let length = size(&journal(&path));
+    let length = size(&segment(&path));
     make_more(&path, 9);
     let file = fs::OpenOptions::new()
         .write(true)
-        .open(journal(&path))
+        .open(segment(&path))
         .unwrap();
     file.set_len(length as u64).unwrap();
     let text = disk::open(options(&path), 9).unwrap_err().to_string();
@@ -180,7 +208,7 @@ fn a_mark_of_another_life() {
     fs::copy(other.join("identity"), path.join("identity")).unwrap();
     let text = disk::open(options(&path), 9).unwrap_err().to_string();
     assert!(
-        text.contains("store is damaged: it belongs to incarnation 4369"),
+        text.contains("checkpoint is damaged: it belongs to incarnation 4369"),
         "{text}"
     );
 }
@@ -192,7 +220,7 @@ fn any_file_of_the_store_that_is_missing() {
     make_more(&path, 9);
     for (n, file) in files(&path).into_iter().enumerate() {
         let inner = file.strip_prefix(&path).unwrap();
-        if inner == Path::new("lock") || inner.ends_with("lock") {
+        if inner == Path::new("lock") {
             continue;
         }
         let copied = base.path().join(format!("copy {n}"));
@@ -201,15 +229,6 @@ fn any_file_of_the_store_that_is_missing() {
         let error = disk::open(options(&copied), 9).expect_err(inner.to_str().unwrap());
         assert!(error.to_string().contains("copy"), "{error}");
     }
-}
-
-/// Backups omit files of that name, and the file is empty.
-#[test]
-fn the_lock_of_the_engine_is_made_where_it_is_missing() {
-    let (_base, path) = directory();
-    make(&path, 3);
-    fs::remove_file(path.join("store/lock")).unwrap();
-    assert_eq!(open(options(&path)).recovered.group, 3);
 }
 
 /// A missing permission to read a directory does not mean that its content is lost.

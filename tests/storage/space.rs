@@ -52,7 +52,7 @@ fn size_on_disk(path: &Path) -> u64 {
 
 fn options(path: &Path) -> DiskOptions {
     DiskOptions {
-        compact_after: Duration::ZERO,
+        free_after: Duration::ZERO,
         ..os_options(path)
     }
 }
@@ -173,9 +173,9 @@ fn a_store_that_was_stopped_before_it_gave_space_back_does_so_once_it_is_opened(
     check_after_restart(opened, &path);
 }
 
-/// At any moment the engine's files are consistent, and closing waits for operations in progress.
+/// At any moment the files are consistent, and closing waits until a checkpoint was given up.
 #[test]
-fn a_stop_during_a_compaction_loses_nothing() {
+fn a_stop_during_a_checkpoint_loses_nothing() {
     let (_base, path) = directory();
     let (mut opened, _) = make(&path, 100_000);
     opened.storage.tend().unwrap();

@@ -35,6 +35,8 @@ pub struct Table {
     buckets: Box<[Order]>,
     /// Users' keys only.
     order: Order,
+    /// False while the table is loaded: then buckets and order are empty.
+    is_ordered: bool,
     live: u64,
 }
 
@@ -82,12 +84,46 @@ impl Default for Table {
             index: HashIndex::default(),
             buckets: buckets_of(spread),
             order: Order::default(),
+            is_ordered: true,
             live: 0,
         }
     }
 }
 
 impl Table {
+    /// A table to be loaded: until `order` is called, only changes may be made.
+    pub(super) fn loading() -> Self {
+        Table {
+            is_ordered: false,
+            ..Table::default()
+        }
+    }
+
+    /// Puts all keys in order at once, which takes a fraction of the time of one by one.
+    pub(super) fn order(&mut self) {
+        let states = &self.states;
+        let held = (0..).zip(states.all());
+        let mut all: Vec<_> = held
+            .map(|(number, held)| (first_bytes(held.key()), number))
+            .collect();
+        all.sort_unstable_by(|(first, a), (second, b)| {
+            let is_equal = || states.key(*a).cmp(states.key(*b));
+            first.cmp(second).then_with(is_equal)
+        });
+        let mut buckets = vec![Vec::new(); self.spread.buckets()];
+        let mut order = Vec::with_capacity(all.len());
+        for (_, number) in all {
+            let key = states.get(number).to_key();
+            buckets[usize::from(self.spread.bucket_of(&key))].push(number);
+            if key.space() == SPACE_USER {
+                order.push(number);
+            }
+        }
+        self.order = Order::of_sorted(&order);
+        self.buckets = buckets.iter().map(|all| Order::of_sorted(all)).collect();
+        self.is_ordered = true;
+    }
+
     pub fn apply(&mut self, group: &Group) {
         if let Some(meta) = &group.meta {
             self.learn(meta);
@@ -163,6 +199,9 @@ impl Table {
         {
             self.spread = spread;
             self.buckets = buckets_of(spread);
+            if !self.is_ordered {
+                return;
+            }
             for number in 0..self.states.locations.len() as u32 {
                 let key = self.states.get(number).to_key();
                 self.insert_into_bucket(number, &key);
@@ -232,6 +271,9 @@ impl Table {
         let hash = states.hash(key.as_bytes());
         self.index
             .insert(hash, number, |number| states.hash_of(number));
+        if !self.is_ordered {
+            return;
+        }
         if key.space() == SPACE_USER {
             let is_before = |number| states.key(number) < key.as_bytes();
             self.order.insert(number, is_before);
@@ -245,7 +287,7 @@ impl Table {
         self.buckets[bucket].insert(number, |number| states.key(number) < key.as_bytes());
     }
 
-    fn remove(&mut self, key: &Key) {
+    pub(super) fn remove(&mut self, key: &Key) {
         let Some(number) = self.number_of(key) else {
             return;
         };
@@ -306,6 +348,16 @@ impl Table {
             }
         }
     }
+}
+
+/// The first bytes of a key, for comparing most keys without looking them up: keys are all over the
+/// memory.
+fn first_bytes(key: &[u8]) -> [u64; 3] {
+    let mut bytes = [0; 24];
+    let first = &key[..key.len().min(24)];
+    bytes[..first.len()].copy_from_slice(first);
+    let (words, _) = bytes.as_chunks::<8>();
+    [0, 1, 2].map(|n| u64::from_be_bytes(words[n]))
 }
 
 fn buckets_of(spread: Spread) -> Box<[Order]> {

@@ -25,6 +25,14 @@ struct OrderPlace {
 }
 
 impl Order {
+    /// The numbers are in order.
+    pub fn of_sorted(numbers: &[u32]) -> Self {
+        let blocks = numbers.chunks(BLOCK_MAX);
+        Order {
+            blocks: blocks.map(<[u32]>::to_vec).collect(),
+        }
+    }
+
     /// The place behind all numbers that are before it: in the block of the last one of them.
     fn find(&self, mut is_before: impl FnMut(u32) -> bool) -> OrderPlace {
         let behind = self.blocks.partition_point(|block| is_before(block[0]));
@@ -251,6 +259,18 @@ mod tests {
             twins.check();
             prop_assert_eq!((twins.order.blocks.len(), twins.order.blocks.capacity()), (0, 0));
         }
+    }
+
+    #[test]
+    fn an_order_of_sorted_numbers_is_like_one_that_was_filled() {
+        let numbers: Vec<u32> = (0..2_000).collect();
+        let mut filled = Order::default();
+        numbers
+            .iter()
+            .for_each(|number| filled.insert(*number, |n| n < *number));
+        let made = Order::of_sorted(&numbers);
+        assert_eq!(made.blocks, filled.blocks);
+        assert!(Order::of_sorted(&[]).blocks.is_empty());
     }
 
     #[test]

@@ -374,3 +374,55 @@ proptest! {
         assert!((0..3_000).all(|n| !table.holds(&numbered(n))));
     }
 }
+
+#[test]
+fn a_table_that_is_loaded_is_like_one_that_was_filled() {
+    let [mut filled, mut loaded] = [Table::default(), Table::loading()];
+    let name = |n: u64| match n % 3 {
+        0 => Key::user(format!("a long common beginning {n}").as_bytes()),
+        1 => Key::user(&n.to_be_bytes()[(n % 8) as usize..]),
+        _ => Key::try_from([1, n as u8].as_slice()).unwrap(),
+    };
+    let keys: Vec<Key> = (0..3_000).map(name).collect();
+    for table in [&mut filled, &mut loaded] {
+        for (key, n) in keys.iter().zip(1..) {
+            table.set(key.clone(), state(n, Some(b"v")));
+            if n % 5 == 0 {
+                table.remove(&keys[n as usize / 2]);
+            }
+            if n == 2_000 {
+                table.apply(&configured(Spread::new(7, 8)));
+            }
+        }
+    }
+    loaded.order();
+    let counts = |table: &Table| (table.keys(), table.records());
+    assert_eq!(counts(&loaded), counts(&filled));
+    assert_eq!(loaded.digests(), filled.digests());
+    for bucket in Spread::new(7, 8).all() {
+        assert_eq!(listed(&loaded, bucket), listed(&filled, bucket));
+    }
+    let range = KeyRange {
+        first: Key::user(b"0"),
+        is_after: false,
+        last: None,
+        is_before: false,
+    };
+    let bounds = PageBounds {
+        length_max: usize::MAX,
+        size_max: usize::MAX,
+        counts_values: false,
+    };
+    let all = filled.list_range(&range, bounds);
+    assert!(all.states.len() > 500);
+    assert_eq!(loaded.list_range(&range, bounds), all);
+    // What comes after that is put in order too.
+    for table in [&mut filled, &mut loaded] {
+        table.set(Key::user(b"a long"), state(9, None));
+        table.remove(&keys[1_500]);
+    }
+    assert_eq!(
+        loaded.list_range(&range, bounds),
+        filled.list_range(&range, bounds)
+    );
+}

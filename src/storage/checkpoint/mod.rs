@@ -1,0 +1,125 @@
+//! The checkpoint: what all registers were after some group, in files that are written behind the
+//! commits, so that the log before that group can be deleted.
+//!
+//! It is divided into parts by a hash of the key, each in a file of its own (`part`), and the file
+//! `checkpoint` lists those that count (`manifest`). A thread merges sealed log segments into them
+//! (`job`, `changes`).
+
+mod changes;
+mod job;
+pub mod manifest;
+pub mod part;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use self::job::{CheckpointRun, Job};
+use self::manifest::{Manifest, MetaEntry};
+use self::part::PartWriter;
+use super::error::StorageError;
+use super::log::segment::{SegmentStart, StoreOwner};
+use super::prefix::Prefix;
+use super::sizes::StoreSizes;
+
+/// The thread gets less processor time than those that serve.
+const NICE: i32 = 5;
+
+/// The checkpoint of a new store: one empty part.
+pub fn create(
+    store: &Path,
+    log: SegmentStart,
+    owner: StoreOwner,
+) -> Result<Manifest, StorageError> {
+    let part = PartWriter::create(store, 1, Prefix::ALL, log.position.group, owner)?.finish()?;
+    let manifest = Manifest {
+        log,
+        next_part: 2,
+        meta: MetaEntry::default(),
+        parts: vec![part],
+    };
+    manifest.write(store, owner)?;
+    Ok(manifest)
+}
+
+/// How a checkpoint ended.
+#[derive(Debug)]
+pub struct CheckpointEnd {
+    /// The list of parts, also after an error.
+    pub manifest: Manifest,
+    /// False if it was stopped.
+    pub result: Result<bool, StorageError>,
+}
+
+/// A checkpoint that a thread of its own makes.
+#[derive(Debug)]
+pub struct Checkpoint {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<CheckpointEnd>>,
+}
+
+impl Checkpoint {
+    /// Brings the parts to the beginning of this segment, the one that is being written.
+    pub fn start(
+        store: &Path,
+        owner: StoreOwner,
+        sizes: StoreSizes,
+        log: SegmentStart,
+        manifest: Manifest,
+    ) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let job = Job {
+            store: store.to_path_buf(),
+            owner,
+            sizes,
+            log,
+            stop: stop.clone(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("checkpoint".to_owned())
+            .spawn(move || run(CheckpointRun::new(job, manifest)))?;
+        Ok(Checkpoint {
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Its end, once, if it has ended.
+    pub fn ended(&mut self) -> Option<CheckpointEnd> {
+        let thread = self.thread.take_if(|thread| thread.is_finished())?;
+        Some(join(thread))
+    }
+}
+
+/// The files belong to the thread until it has ended. It ends soon: a part that is not finished is
+/// given up.
+impl Drop for Checkpoint {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take()
+            && let Err(error) = join(thread).result
+        {
+            tracing::warn!("a checkpoint was given up: {error}");
+        }
+    }
+}
+
+fn join(thread: JoinHandle<CheckpointEnd>) -> CheckpointEnd {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn run(mut run: CheckpointRun) -> CheckpointEnd {
+    let thread = rustix::thread::gettid();
+    if let Err(error) = rustix::process::setpriority_process(Some(thread), NICE) {
+        tracing::warn!("the priority of the thread for checkpoints can't be lowered: {error}");
+    }
+    let result = run.run();
+    CheckpointEnd {
+        manifest: run.manifest,
+        result,
+    }
+}

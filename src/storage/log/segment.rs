@@ -156,9 +156,10 @@ impl Segment {
     /// Refuses a rest of the newest segment that contains a whole batch of this store: since the
     /// next batch is written only after a sync, what is before a whole batch is no torn write.
     pub fn check_torn(&self) -> Result<(), StorageError> {
-        let rest = self.rest();
-        let is_whole = |at: &usize| Batch::read(&rest[*at..], self.owner.salt).is_some();
-        match (0..rest.len()).find(is_whole) {
+        // The last bytes of a batch may be zeros.
+        let tail = &self.bytes[self.end..];
+        let is_whole = |at: &usize| Batch::read(&tail[*at..], self.owner.salt).is_some();
+        match (0..self.rest().len()).find(is_whole) {
             None => Ok(()),
             Some(at) => {
                 let what = format!(
@@ -185,4 +186,50 @@ pub fn numbers(store: &Path, extension: &str) -> Result<Vec<u64>, StorageError> 
     }
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::batch;
+    use super::*;
+    use crate::protocol::types::message::Group;
+
+    /// Also if the whole batch ends with zeros, as one in 256 does.
+    #[test]
+    fn a_whole_batch_after_an_unreadable_one_is_no_torn_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let position = Position { group: 0, chain: 7 };
+        let start = SegmentStart {
+            segment: 1,
+            position,
+        };
+        let group = |number| Group {
+            number,
+            ..Group::default()
+        };
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        let mut is_zero_seen = false;
+        for salt in 0..2_000 {
+            let owner = StoreOwner {
+                incarnation: 5,
+                salt,
+            };
+            let middle = batch::encode(&mut first, &[group(1)], position, salt);
+            batch::encode(&mut second, &[group(2)], middle, salt);
+            let is_zero = second.last() == Some(&0);
+            if salt > 3 && !is_zero {
+                continue;
+            }
+            is_zero_seen |= is_zero;
+            first[9] ^= 1;
+            let head = encode_head(start, owner);
+            let bytes = [&head[..], &first, &second, &[0; 100]].concat();
+            fs::write(path(directory.path(), 1), &bytes).unwrap();
+            let mut segment = Segment::read(directory.path(), start, owner).unwrap();
+            assert!(segment.next_batch().is_none());
+            let error = segment.check_torn().unwrap_err().to_string();
+            assert!(error.contains("is whole"), "{error}");
+        }
+        assert!(is_zero_seen);
+    }
 }

@@ -135,7 +135,7 @@ impl Machine {
 
 /// Not a test: the process that `Machine::run` starts. `RUN` is the durability and the number of
 /// groups to commit, and `fail` if the sync of one more group should fail, or when a full disk is
-/// to be noticed, `write` or `sync`.
+/// to be noticed, `write` or `sync`, or the number of the group before which the disk becomes full.
 #[test]
 fn child() {
     let Ok(run) = std::env::var(RUN) else {
@@ -153,7 +153,11 @@ fn child() {
     });
     let first = opened.recovered.group + 1;
     let next = first + words[1].parse::<u64>().unwrap();
+    let full_at = words.get(2).and_then(|word| word.parse::<u64>().ok());
     for number in first..next {
+        if full_at == Some(number) {
+            std::fs::write(std::env::var(FULL).unwrap(), "write").unwrap();
+        }
         opened.storage.commit(&[group(number)]).unwrap();
         println!("{COMMITTED}{number}");
         if words[0] == "tiny" {
@@ -167,7 +171,8 @@ fn child() {
         opened.storage.commit(&[group(next)]).unwrap_err();
         std::fs::remove_file(fails).unwrap();
     }
-    if let Some(when) = words.get(2).filter(|word| **word != "fail") {
+    let is_when = |word: &&&str| ["write", "sync"].contains(*word);
+    if let Some(when) = words.get(2).filter(is_when) {
         commit_in_full_disk(&mut opened, when, next);
     }
     println!("{FINE}");
@@ -297,5 +302,20 @@ fn a_commit_that_finds_no_space_is_durable_in_the_space_of_the_reserve() {
                 assert!(survived >= 11, "{survived}: {when}");
             }
         }
+    }
+}
+
+/// The disk becomes full at any moment of commits and checkpoints. Nothing is lost, and a checkpoint
+/// that finds no space ends nothing.
+#[test]
+fn a_disk_that_becomes_full_at_any_moment_loses_nothing() {
+    let machine = Machine::new();
+    let mut groups = 0;
+    for full_at in 1..=30 {
+        machine.run(&format!("tiny 30 {}", groups + full_at));
+        let full = machine.base.path().join("full");
+        assert!(!full.exists(), "full at {full_at}: nothing was written");
+        groups += 30;
+        assert_eq!(machine.survives(tiny), groups, "full at {full_at}");
     }
 }

@@ -39,6 +39,15 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 const LOG_FULL_MIN: u64 = 1 << 20;
 const LOG_FULL_MAX: u64 = 4 << 20;
 
+/// Commits pause while a checkpoint runs and the log has this many times the size at which one
+/// begins, ...
+const LOG_TIMES_SLOW: u64 = 2;
+/// ... and wait for its end from this many on, ...
+const LOG_TIMES_MAX: u64 = 4;
+const COMMIT_PAUSE: Duration = Duration::from_millis(20);
+/// ... but no longer: a disk that takes 2 s counts as hung.
+const COMMIT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// The least wait between repairs of the log after failures for want of space: the first and the
 /// greatest. Until then the node waits, as with a hung disk; both are less than a stop may take.
 pub(super) const REOPEN_FIRST: Duration = Duration::from_secs(2);
@@ -118,7 +127,7 @@ pub(super) struct RunningStore {
     pub(super) is_reserve_due: bool,
     /// When a checkpoint began last, and when one found no space.
     pub(super) began_at: Option<Instant>,
-    pub(super) found_no_space_at: Option<Instant>,
+    pub(super) put_off_at: Option<Instant>,
     pub(super) reopening: ReopenBackoff,
     pub(super) drops: Drops,
     /// The last group that a sync has covered.
@@ -179,7 +188,14 @@ impl Storage for RunningStore {
             return Err(self.stopped());
         }
         // The checkpoint ends before the stop is recorded as clean.
-        self.checkpoint = None;
+        if let Some(checkpoint) = self.checkpoint.take() {
+            let result = checkpoint.end().result.map(drop);
+            let failed = result.or_else(|error| match reserve::is_no_space(&error) {
+                true => Ok(()),
+                false => Err(error),
+            });
+            failed.map_err(StorageError::into_write)?;
+        }
         self.log.sync().map_err(StorageError::into_write)?;
         self.mark
             .write(self.log.position().group)
@@ -195,6 +211,10 @@ impl Storage for RunningStore {
         });
         written.map_err(StorageError::into_write)
     }
+}
+
+fn is_soon(at: Option<Instant>) -> bool {
+    at.is_some_and(|at| at.elapsed() < CHECKPOINT_INTERVAL)
 }
 
 impl RunningStore {
@@ -227,10 +247,35 @@ impl RunningStore {
         if self.checkpoint.is_none() && self.is_checkpoint_due() {
             return self.start_checkpoint();
         }
-        if self.log.written() >= self.sizes.segment {
+        // A segment that is longer does no harm.
+        if self.log.written() >= self.sizes.segment && !is_soon(self.put_off_at) {
             self.roll()?;
         }
+        self.slow_down();
         Ok(())
+    }
+
+    /// Commits wait while a checkpoint cannot keep up with them, at first little: otherwise the log
+    /// would grow without bound.
+    fn slow_down(&self) {
+        let is_behind = |times: u64| {
+            let log_max = self.sizes.log_max(self.manifest.size());
+            self.checkpoint.is_some() && self.log.size() > times.saturating_mul(log_max)
+        };
+        if is_behind(LOG_TIMES_SLOW) {
+            std::thread::sleep(COMMIT_PAUSE);
+        }
+        let began = Instant::now();
+        while is_behind(LOG_TIMES_MAX) && !self.has_checkpoint_ended() {
+            if began.elapsed() >= COMMIT_PAUSE_MAX {
+                return;
+            }
+            std::thread::sleep(COMMIT_PAUSE);
+        }
+    }
+
+    fn has_checkpoint_ended(&self) -> bool {
+        self.checkpoint.as_ref().is_some_and(Checkpoint::is_over)
     }
 
     fn take_checkpoint(&mut self, ended: CheckpointEnd) -> Result<(), StorageError> {
@@ -239,7 +284,7 @@ impl RunningStore {
         match ended.result {
             Err(error) if reserve::is_no_space(&error) => {
                 tracing::warn!("a checkpoint found no space and is tried again later: {error}");
-                self.found_no_space_at = Some(Instant::now());
+                self.put_off_at = Some(Instant::now());
                 self.reserve.lack();
                 Ok(())
             }
@@ -249,16 +294,15 @@ impl RunningStore {
 
     /// Whether there is a reason for a checkpoint, and space for it.
     fn is_checkpoint_due(&mut self) -> bool {
-        let is_soon = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() < CHECKPOINT_INTERVAL);
         let is_wanted = self.log.size() > self.sizes.log_max(self.manifest.size())
             || self.drops.is_due(self.manifest.registers())
             || self.reserve.space().is_full && self.frees_something(is_soon(self.began_at));
-        if !is_wanted || is_soon(self.found_no_space_at) {
+        if !is_wanted || is_soon(self.put_off_at) {
             return false;
         }
         let has_room = self.reserve.has_room_for(self.part_size_max());
         if !has_room {
-            self.found_no_space_at = Some(Instant::now());
+            self.put_off_at = Some(Instant::now());
         }
         has_room
     }
@@ -267,17 +311,19 @@ impl RunningStore {
     /// one. To delete a key takes as much of the log as to write it, since the promise is written
     /// with the record.
     fn frees_something(&self, was_soon: bool) -> bool {
-        let log_size = self.log.size();
+        let log_size = self.log.content_size();
         let is_some = log_size >= LOG_FULL_MIN || self.drops.any();
         log_size >= LOG_FULL_MAX || is_some && !was_soon
     }
 
-    /// What a checkpoint writes before it deletes anything, about: the largest part, with the
-    /// changes of all parts if there are few.
+    /// What a checkpoint writes before it deletes anything, about: the largest part, with its share
+    /// of the log. Most of a long log overwrites the same keys again. A checkpoint that needs more
+    /// finds no space, and gives back what it took.
     fn part_size_max(&self) -> u64 {
         let parts = &self.manifest.parts;
         let largest = parts.iter().map(|part| part.size).max().unwrap_or(0);
-        largest + 2 * self.log.size() / parts.len().max(1) as u64
+        let share = self.log.content_size() / parts.len().max(1) as u64;
+        largest + share.min(self.sizes.part)
     }
 
     fn start_checkpoint(&mut self) -> Result<(), StorageError> {
@@ -292,7 +338,10 @@ impl RunningStore {
         match started {
             Ok(checkpoint) => self.checkpoint = Some(checkpoint),
             // The system allows no further thread.
-            Err(error) => tracing::warn!("no checkpoint can begin: {error}"),
+            Err(error) => {
+                tracing::warn!("no checkpoint can begin: {error}");
+                self.put_off_at = Some(Instant::now());
+            }
         }
         Ok(())
     }
@@ -356,7 +405,7 @@ impl RunningStore {
         );
         std::thread::sleep(self.reopening.left(Instant::now()));
         self.reopening.fail(Instant::now());
-        self.found_no_space_at = Some(Instant::now());
+        self.put_off_at = Some(Instant::now());
         self.reserve.lack();
         self.log.repair().map_err(StorageError::into_write)
     }

@@ -207,7 +207,7 @@ impl Place {
             reserve: self.reserve,
             is_reserve_due: false,
             began_at: None,
-            found_no_space_at: None,
+            put_off_at: None,
             reopening: ReopenBackoff::new(REOPEN_FIRST, REOPEN_MAX),
             drops: store.drops,
             failed: false,

@@ -2,9 +2,9 @@
 //! small one, what a checkpoint needs for a moment must be small too.
 
 const MIB: u64 = 1 << 20;
-/// What a checkpoint may collect in memory: this, or if that is more this fraction (1/16) of the
+/// What a checkpoint may collect in memory: this, or if that is more this fraction (1/8) of the
 /// parts.
-const CHANGES_PART: u64 = 16;
+const CHANGES_PART: u64 = 8;
 /// A checkpoint begins once the log is half as large as the parts.
 const LOG_PART: u64 = 2;
 

@@ -98,16 +98,17 @@ static void end_renames(const char *directory) {
     late_count = left;
 }
 
-enum fullness { ROOM, FULL, FULL_AT_SYNC };
+/* FULL_AT_MARK: only the sync mark finds no space. */
+enum fullness { ROOM, FULL, FULL_AT_SYNC, FULL_AT_MARK };
 
 static enum fullness fullness(void) {
     const char *full = getenv("DISK_FULL");
     FILE *file = full ? fopen(full, "r") : NULL;
     if (!file)
         return ROOM;
-    int is_at_sync = fgetc(file) == 's';
+    int when = fgetc(file);
     fclose(file);
-    return is_at_sync ? FULL_AT_SYNC : FULL;
+    return when == 's' ? FULL_AT_SYNC : when == 'm' ? FULL_AT_MARK : FULL;
 }
 
 static void make_parents(char *path) {
@@ -309,7 +310,9 @@ static int begin_write(int fd) {
         return 1;
     pthread_mutex_lock(&disk);
     step();
-    int is_full = fullness() == FULL;
+    enum fullness now = fullness();
+    const char *name = strrchr(path, '/');
+    int is_full = now == FULL || (now == FULL_AT_MARK && name && !strcmp(name, "/mark"));
     pthread_mutex_unlock(&disk);
     if (is_full)
         errno = ENOSPC;

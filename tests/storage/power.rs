@@ -135,7 +135,7 @@ impl Machine {
 
 /// Not a test: the process that `Machine::run` starts. `RUN` is the durability and the number of
 /// groups to commit, and `fail` if the sync of one more group should fail, or when a full disk is
-/// to be noticed, `write` or `sync`, or the number of the group before which the disk becomes full.
+/// to be noticed, `write`, `sync` or `mark`, or the number of the group before which the disk becomes full.
 #[test]
 fn child() {
     let Ok(run) = std::env::var(RUN) else {
@@ -171,7 +171,7 @@ fn child() {
         opened.storage.commit(&[group(next)]).unwrap_err();
         std::fs::remove_file(fails).unwrap();
     }
-    let is_when = |word: &&&str| ["write", "sync"].contains(*word);
+    let is_when = |word: &&&str| ["write", "sync", "mark"].contains(*word);
     if let Some(when) = words.get(2).filter(is_when) {
         commit_in_full_disk(&mut opened, when, next);
     }
@@ -290,7 +290,7 @@ fn a_power_failure_at_any_step_loses_nothing_that_was_committed() {
 #[test]
 fn a_commit_that_finds_no_space_is_durable_in_the_space_of_the_reserve() {
     for durability in ["fsync", "os"] {
-        for when in ["write", "sync"] {
+        for when in ["write", "sync", "mark"] {
             let machine = Machine::new();
             machine.run(&format!("{durability} 6 {when}"));
             let survived = machine.survives(options);

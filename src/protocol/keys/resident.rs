@@ -6,6 +6,7 @@ use std::fmt;
 
 use crate::protocol::clients::pending::Pending;
 use crate::protocol::keys::work::KeyWork;
+use crate::protocol::register::applied::CLIENT_SIZE;
 use crate::protocol::register::coordinator::Coordinator;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::limits::{
@@ -337,15 +338,17 @@ fn size_of_resident(key: &Key) -> usize {
 }
 
 /// About what the record of a resident key takes in memory. A large one takes nothing: it is shared
-/// with the store. It is computed for each message, so the applied table is not gone through.
+/// with the store. It is computed for each message, so the applied table is not gone through: of
+/// each client the least counts.
 pub fn size_of_record(state: &Option<AcceptorState>) -> usize {
-    const CLIENT_SIZE: usize = size_of::<ClientEntry>() + size_of::<AppliedOperation>();
+    const HELD_SIZE: usize = size_of::<ClientEntry>() + size_of::<AppliedOperation>();
     let record = state.as_ref().and_then(|state| state.record.as_ref());
-    match record.map(|record| (record, record.content_size() + RECORD_OVERHEAD_SIZE)) {
-        Some((record, size)) if size <= RECORD_PACKED_SIZE_MAX => {
-            size_of::<Record>() + size + record.applied.clients.len() * CLIENT_SIZE
-        }
-        _ => 0,
+    let Some(record) = record else { return 0 };
+    let clients = record.applied.clients.len();
+    let size = record.content_size() + RECORD_OVERHEAD_SIZE;
+    match size + clients * CLIENT_SIZE <= RECORD_PACKED_SIZE_MAX {
+        true => size_of::<Record>() + size + clients * HELD_SIZE,
+        false => 0,
     }
 }
 

@@ -182,7 +182,9 @@ impl CheckpointRun {
             let large = parts.iter().find(is_large).copied();
             let halves = large.and_then(|part| Some((part, part.prefix.halves()?)));
             if let Some((part, halves)) = halves {
-                self.copy(&[part], &halves)?;
+                if !self.copy(&[part], &halves)? {
+                    return Ok(false);
+                }
                 continue;
             }
             let is_pair = |pair: &&[PartEntry]| {
@@ -194,12 +196,15 @@ impl CheckpointRun {
                 return Ok(true);
             };
             let parent = pair[0].prefix.parent().expect("it is a half");
-            self.copy(&pair, &[parent])?;
+            if !self.copy(&pair, &[parent])? {
+                return Ok(false);
+            }
         }
     }
 
-    /// Copies the registers of parts to new ones, which cover the same hashes.
-    fn copy(&mut self, old: &[PartEntry], new: &[Prefix]) -> Result<(), StorageError> {
+    /// Copies the registers of parts to new ones, which cover the same hashes. False if it was
+    /// stopped.
+    fn copy(&mut self, old: &[PartEntry], new: &[Prefix]) -> Result<bool, StorageError> {
         let through = old.iter().map(|part| part.through).max().unwrap_or(0);
         let mut writers = Vec::new();
         for prefix in new {
@@ -208,6 +213,9 @@ impl CheckpointRun {
         for part in old {
             let mut reader = PartReader::open(&self.job.store, *part, self.job.owner)?;
             while let Some(registers) = reader.next_block()? {
+                if self.job.is_stopped() {
+                    return Ok(false);
+                }
                 for register in registers {
                     let (key, value) = register?;
                     let hash = prefix::hash(key, self.job.owner.salt);
@@ -218,7 +226,8 @@ impl CheckpointRun {
             }
         }
         let new = self.finish_all(writers)?;
-        self.replace(old, &new)
+        self.replace(old, &new)?;
+        Ok(true)
     }
 
     fn finish_all(&self, writers: Vec<PartWriter>) -> Result<Vec<PartEntry>, StorageError> {

@@ -86,6 +86,16 @@ impl Checkpoint {
         })
     }
 
+    pub fn is_over(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Stops it, and waits for its end.
+    pub fn end(mut self) -> CheckpointEnd {
+        self.stop.store(true, Ordering::Relaxed);
+        join(self.thread.take().expect("its end was not taken yet"))
+    }
+
     /// Its end, once, if it has ended.
     pub fn ended(&mut self) -> Option<CheckpointEnd> {
         let thread = self.thread.take_if(|thread| thread.is_finished())?;

@@ -14,7 +14,9 @@ use crate::storage::format::{self, take, take_slice, u32_at, u64_at};
 
 pub const MAGIC: [u8; 4] = *b"HSBT";
 /// Magic, size of the entries, last group, chain value of the batch before.
-const HEAD_SIZE: usize = 4 + 4 + 8 + 8;
+const FIELDS_SIZE: usize = 4 + 4 + 8 + 8;
+/// With a salted checksum: whoever looks for a batch reads only what follows a head of this store.
+const HEAD_SIZE: usize = FIELDS_SIZE + 8;
 const CHAIN_SIZE: usize = 8;
 /// What a batch takes beside its entries.
 pub const OVERHEAD_SIZE: usize = HEAD_SIZE + CHAIN_SIZE;
@@ -52,6 +54,8 @@ pub fn encode(into: &mut Vec<u8>, groups: &[Group], from: Position, salt: u64) -
     into[4..8].copy_from_slice(&size.to_le_bytes());
     into[8..16].copy_from_slice(&last.to_le_bytes());
     into[16..24].copy_from_slice(&from.chain.to_le_bytes());
+    let check = xxh3_64_with_seed(&into[..FIELDS_SIZE], salt);
+    into[FIELDS_SIZE..HEAD_SIZE].copy_from_slice(&check.to_le_bytes());
     let chain = xxh3_64_with_seed(into, salt);
     into.extend_from_slice(&chain.to_le_bytes());
     Position { group: last, chain }
@@ -120,7 +124,8 @@ impl<'a> Batch<'a> {
     /// The batch at the beginning of these bytes, if there is one.
     pub fn read(bytes: &'a [u8], salt: u64) -> Option<Self> {
         let head = bytes.get(..HEAD_SIZE)?;
-        if head[..4] != MAGIC {
+        let check = || xxh3_64_with_seed(&head[..FIELDS_SIZE], salt);
+        if head[..4] != MAGIC || u64_at(head, FIELDS_SIZE) != check() {
             return None;
         }
         let entries_size = usize::try_from(u32_at(head, 4)).ok()?;

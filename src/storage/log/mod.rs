@@ -8,6 +8,7 @@ pub mod batch;
 pub mod segment;
 
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -128,6 +129,12 @@ impl CommitLog {
         self.end - HEAD_SIZE as u64
     }
 
+    /// Bytes of all batches.
+    pub fn content_size(&self) -> u64 {
+        let sealed: u64 = self.sealed.iter().map(|(_, size)| size).sum();
+        sealed + self.written()
+    }
+
     /// Bytes of all segments on the disk.
     pub fn size(&self) -> u64 {
         let sealed: u64 = self.sealed.iter().map(|(_, size)| size).sum();
@@ -148,8 +155,12 @@ impl CommitLog {
         self.next.group
     }
 
-    /// Writes the prepared batch. Only after a success it counts.
+    /// Writes the prepared batch. Only after a success it counts; then nothing is prepared any more,
+    /// and a call that repeats this one because something else has failed writes nothing.
     pub fn write(&mut self, sync: bool) -> Result<(), StorageError> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
         let end = self.end + self.buffer.len() as u64;
         self.allocate(end);
         let written = self.file.write_all_at(&self.buffer, self.end);
@@ -161,6 +172,7 @@ impl CommitLog {
         }
         self.end = end;
         self.position = self.next;
+        self.buffer.clear();
         Ok(())
     }
 
@@ -199,10 +211,13 @@ impl CommitLog {
         };
         let path = segment::path(&self.store, start.segment);
         let created = create_segment(&self.store, start, self.owner).and_then(|()| open(&path));
-        self.file = created.inspect_err(|_| {
-            // Otherwise the log would end with it.
-            let _ = fs::remove_file(&path);
-        })?;
+        self.file = match created {
+            Ok(file) => file,
+            Err(error) => {
+                self.take_back(&path)?;
+                return Err(error);
+            }
+        };
         self.path = path;
         self.sealed.push((self.start.segment, self.end));
         self.start = start;
@@ -210,6 +225,20 @@ impl CommitLog {
         self.synced = (self.end, self.position);
         self.allocated = self.end;
         Ok(())
+    }
+
+    /// Removes a segment that was not begun, durably: otherwise the log would end with it. If that
+    /// fails, nothing more may be written to the segment before it, whatever the reason is.
+    fn take_back(&self, path: &Path) -> Result<(), StorageError> {
+        let removed = match fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(StorageError::io("removing", path)),
+        };
+        let removed = removed.and_then(|()| file::sync_directory(&self.store));
+        removed.map_err(|error| {
+            let error = io::Error::other(error.to_string());
+            StorageError::io("removing", path)(error)
+        })
     }
 
     /// After a failure: cuts off what does not count, and writes again what was not synced, since

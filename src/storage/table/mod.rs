@@ -69,6 +69,22 @@ impl States {
         self.pools.key(self.location(number))
     }
 
+    /// The keys of some spaces in order. Keys are all over the memory, so most are compared by eight
+    /// bytes of each that are copied before: those after what all keys begin with.
+    fn sorted(&self, is_wanted: impl Fn(u8) -> bool) -> Vec<u32> {
+        let all = 0..self.locations.len() as u32;
+        let numbers: Vec<u32> = all.filter(|n| is_wanted(self.key(*n)[0])).collect();
+        let keys = numbers.iter().map(|number| self.key(*number));
+        let common = keys.reduce(common_beginning).map_or(0, <[u8]>::len);
+        let with_bytes = |number| (next_bytes(&self.key(number)[common..]), number);
+        let mut sorted: Vec<(u64, u32)> = numbers.into_iter().map(with_bytes).collect();
+        sorted.sort_unstable_by(|(first, a), (second, b)| {
+            let whole = || self.key(*a).cmp(self.key(*b));
+            first.cmp(second).then_with(whole)
+        });
+        sorted.into_iter().map(|(_, number)| number).collect()
+    }
+
     fn all(&self) -> impl Iterator<Item = Held<'_>> {
         let locations = self.locations.iter();
         locations.map(|location| self.pools.get(*location))
@@ -102,22 +118,12 @@ impl Table {
     /// Puts all keys in order at once, which takes a fraction of the time of one by one.
     pub(super) fn order(&mut self) {
         let states = &self.states;
-        let held = (0..).zip(states.all());
-        let mut all: Vec<_> = held
-            .map(|(number, held)| (first_bytes(held.key()), number))
-            .collect();
-        all.sort_unstable_by(|(first, a), (second, b)| {
-            let is_equal = || states.key(*a).cmp(states.key(*b));
-            first.cmp(second).then_with(is_equal)
-        });
+        let order = states.sorted(|space| space == SPACE_USER);
+        let others = states.sorted(|space| space != SPACE_USER);
         let mut buckets = vec![Vec::new(); self.spread.buckets()];
-        let mut order = Vec::with_capacity(all.len());
-        for (_, number) in all {
-            let key = states.get(number).to_key();
-            buckets[usize::from(self.spread.bucket_of(&key))].push(number);
-            if key.space() == SPACE_USER {
-                order.push(number);
-            }
+        for number in order.iter().chain(&others) {
+            let key = states.get(*number).to_key();
+            buckets[usize::from(self.spread.bucket_of(&key))].push(*number);
         }
         self.order = Order::of_sorted(&order);
         self.buckets = buckets.iter().map(|all| Order::of_sorted(all)).collect();
@@ -157,6 +163,7 @@ impl Table {
 
     /// The entries of a bucket after the key `after`, as many as fit one message.
     pub fn list(&self, bucket: Bucket, after: Option<&Key>) -> Page {
+        debug_assert!(self.is_ordered, "a table is listed once it is loaded");
         let states = &self.states;
         let is_behind = |number| after.is_none_or(|after| states.key(number) > after.as_bytes());
         let numbers = self.buckets[usize::from(bucket)].from(|number| !is_behind(number));
@@ -169,6 +176,7 @@ impl Table {
 
     /// A page of a range of users' keys.
     pub fn list_range(&self, range: &KeyRange, bounds: PageBounds) -> RangePage {
+        debug_assert!(self.is_ordered, "a table is listed once it is loaded");
         let states = &self.states;
         let Some((first, last)) = range.bounds() else {
             return RangePage::default();
@@ -297,7 +305,9 @@ impl Table {
         let is_before = |number| states.key(number) < key.as_bytes();
         let bucket = usize::from(self.spread.bucket_of(key));
         self.buckets[bucket].remove(number, is_before);
-        self.order.remove(number, is_before);
+        if key.space() == SPACE_USER {
+            self.order.remove(number, is_before);
+        }
         let hash = states.hash(key.as_bytes());
         self.index
             .remove(hash, number, |number| states.hash_of(number));
@@ -318,7 +328,9 @@ impl Table {
         let is_before = |number| states.key(number) < key.as_bytes();
         let bucket = usize::from(self.spread.bucket_of(&key));
         self.buckets[bucket].replace(last, number, is_before);
-        self.order.replace(last, number, is_before);
+        if key.space() == SPACE_USER {
+            self.order.replace(last, number, is_before);
+        }
         self.index
             .replace(states.hash(key.as_bytes()), last, number);
     }
@@ -350,14 +362,17 @@ impl Table {
     }
 }
 
-/// The first bytes of a key, for comparing most keys without looking them up: keys are all over the
-/// memory.
-fn first_bytes(key: &[u8]) -> [u64; 3] {
-    let mut bytes = [0; 24];
-    let first = &key[..key.len().min(24)];
-    bytes[..first.len()].copy_from_slice(first);
-    let (words, _) = bytes.as_chunks::<8>();
-    [0, 1, 2].map(|n| u64::from_be_bytes(words[n]))
+fn common_beginning<'a>(a: &'a [u8], b: &[u8]) -> &'a [u8] {
+    let length = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    &a[..length]
+}
+
+/// The next eight bytes of a key, as a number with the same order; zeros after its end.
+fn next_bytes(rest: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    let next = &rest[..rest.len().min(8)];
+    bytes[..next.len()].copy_from_slice(next);
+    u64::from_be_bytes(bytes)
 }
 
 fn buckets_of(spread: Spread) -> Box<[Order]> {

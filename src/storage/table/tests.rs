@@ -12,7 +12,7 @@ use crate::protocol::types::record::Record;
 
 fn state(ballot: u64, value: Option<&'static [u8]>) -> AcceptorState {
     AcceptorState {
-        promised: Ballot(ballot),
+        promised: Ballot(ballot + ballot % 3),
         accepted: Ballot(ballot),
         chosen: false,
         record: Some(Arc::new(Record {

@@ -23,7 +23,8 @@ use crate::protocol::types::record::{Applied, Record};
 use crate::protocol::types::rules::rule;
 use crate::protocol::types::transaction::{Seen, StepAnswer};
 pub use steps::check_conditions;
-use table::{CLIENT_SIZE, LookUp, OPERATION_SIZE};
+pub(in crate::protocol) use table::CLIENT_SIZE;
+use table::{LookUp, OPERATION_SIZE};
 
 /// The result of an operation in a proposal.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use crate::protocol::types::record::{Applied, AppliedOperation, ClientEntry, Tex
 use crate::protocol::types::rules::rule;
 
 /// Upper bounds of an entry's encoded size, without its byte strings.
-pub(super) const CLIENT_SIZE: usize = 48;
+pub(in crate::protocol) const CLIENT_SIZE: usize = 48;
 pub(super) const OPERATION_SIZE: usize = 52;
 /// What a text operation takes at most once its outcome has left.
 const HASHED_SIZE: usize = TEXT_SLICE_OVERHEAD_SIZE + size_of::<u64>();

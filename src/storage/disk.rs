@@ -281,6 +281,12 @@ impl RunningStore {
     fn take_checkpoint(&mut self, ended: CheckpointEnd) -> Result<(), StorageError> {
         self.manifest = ended.manifest;
         self.log.forget_before(self.manifest.log.segment);
+        tracing::debug!(
+            "the checkpoint has {} registers in {} parts, {} bytes",
+            self.manifest.registers(),
+            self.manifest.parts.len(),
+            self.manifest.size()
+        );
         match ended.result {
             Err(error) if reserve::is_no_space(&error) => {
                 tracing::warn!("a checkpoint found no space and is tried again later: {error}");
@@ -332,6 +338,10 @@ impl RunningStore {
             self.roll()?;
         }
         self.drops.freed();
+        tracing::debug!(
+            "a checkpoint begins: the log has {} bytes",
+            self.log.content_size()
+        );
         let store = self.directory.store();
         let (owner, start) = (self.log.owner(), self.log.start());
         let started = Checkpoint::start(&store, owner, self.sizes, start, self.manifest.clone());

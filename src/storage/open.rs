@@ -193,6 +193,14 @@ impl Place {
 
     fn run(self, store: Store, table: Table, recovered: Recovered) -> Result<Opened, StorageError> {
         let directory = self.directory;
+        tracing::debug!(
+            "the store in {} has {} keys, {} parts, {} bytes in its log, and ends with group {}",
+            directory.path().display(),
+            table.records(),
+            store.manifest.parts.len(),
+            store.log.content_size(),
+            recovered.group
+        );
         let segment = store.log.path().to_path_buf();
         let presence = Presence::new(directory.lock(), directory.mark(), segment)?;
         let disk = RunningStore {

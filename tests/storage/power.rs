@@ -135,7 +135,8 @@ impl Machine {
 
 /// Not a test: the process that `Machine::run` starts. `RUN` is the durability and the number of
 /// groups to commit, and `fail` if the sync of one more group should fail, or when a full disk is
-/// to be noticed, `write`, `sync` or `mark`, or the number of the group before which the disk becomes full.
+/// to be noticed, `write`, `sync` or `mark`, or the number of the group before which the disk
+/// becomes full.
 #[test]
 fn child() {
     let Ok(run) = std::env::var(RUN) else {
@@ -305,8 +306,8 @@ fn a_commit_that_finds_no_space_is_durable_in_the_space_of_the_reserve() {
     }
 }
 
-/// The disk becomes full at any moment of commits and checkpoints. Nothing is lost, and a checkpoint
-/// that finds no space ends nothing.
+/// The disk becomes full at any moment of commits and checkpoints. Nothing is lost, and a
+/// checkpoint that finds no space ends nothing.
 #[test]
 fn a_disk_that_becomes_full_at_any_moment_loses_nothing() {
     let machine = Machine::new();

@@ -155,8 +155,8 @@ impl CommitLog {
         self.next.group
     }
 
-    /// Writes the prepared batch. Only after a success it counts; then nothing is prepared any more,
-    /// and a call that repeats this one because something else has failed writes nothing.
+    /// Writes the prepared batch. Only after a success it counts; then nothing is prepared any
+    /// more, and a call that repeats this one because something else has failed writes nothing.
     pub fn write(&mut self, sync: bool) -> Result<(), StorageError> {
         if self.buffer.is_empty() {
             return Ok(());

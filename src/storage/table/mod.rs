@@ -69,8 +69,8 @@ impl States {
         self.pools.key(self.location(number))
     }
 
-    /// The keys of some spaces in order. Keys are all over the memory, so most are compared by eight
-    /// bytes of each that are copied before: those after what all keys begin with.
+    /// The keys of some spaces in order. Keys are all over the memory, so most are compared by
+    /// eight bytes of each that are copied before: those after what all keys begin with.
     fn sorted(&self, is_wanted: impl Fn(u8) -> bool) -> Vec<u32> {
         let all = 0..self.locations.len() as u32;
         let numbers: Vec<u32> = all.filter(|n| is_wanted(self.key(*n)[0])).collect();

@@ -110,3 +110,17 @@ int posix_fallocate(int fd, off_t offset, off_t size) {
 int posix_fallocate64(int fd, off64_t offset, off64_t size) {
     return allocate(fd, offset, size);
 }
+
+static int allocate_ahead(int fd, int mode, off_t offset, off_t size) {
+    int error = mode ? EOPNOTSUPP : allocate(fd, offset, size);
+    errno = error;
+    return error ? -1 : 0;
+}
+
+int fallocate(int fd, int mode, off_t offset, off_t size) {
+    return allocate_ahead(fd, mode, offset, size);
+}
+
+int fallocate64(int fd, int mode, off64_t offset, off64_t size) {
+    return allocate_ahead(fd, mode, offset, size);
+}

@@ -15,7 +15,7 @@ use crate::nodes::{Cluster, Keep, SOON, wait_until};
 use crate::preload;
 
 const QUOTA_SIZE: u64 = 160 << 20;
-const REOPENED: &str = "reopening the store";
+const REPAIRED: &str = "repairing the log";
 
 /// Limits the space of `data-0` in that directory.
 fn limited(directory: &Path, quota_size: u64) -> Vec<String> {
@@ -26,8 +26,8 @@ fn limited(directory: &Path, quota_size: u64) -> Vec<String> {
     vec!["env".to_owned(), preload, base]
 }
 
-fn openings(cluster: &Cluster) -> usize {
-    cluster.log(0).matches(REOPENED).count()
+fn repairs(cluster: &Cluster) -> usize {
+    cluster.log(0).matches(REPAIRED).count()
 }
 
 /// Operations that need no additional space still succeed.
@@ -40,7 +40,7 @@ fn goes_on(client: &Client) {
 #[test]
 fn an_exceeded_quota_stops_no_reads_no_deletes_and_no_restart() {
     let limited = |at: &Path| limited(at, QUOTA_SIZE);
-    // Reopening the store may take longer than the default on a busy machine. The node would then
+    // Repairing the log may take longer than the default on a busy machine. The node would then
     // lose its vote, and the outcome of a put would be unknown; here the put must get its answer
     // within its 5 s.
     let options = ["--disk-hung-after", "4s"];
@@ -48,13 +48,13 @@ fn an_exceeded_quota_stops_no_reads_no_deletes_and_no_restart() {
     let client = client(&cluster);
     let keys = fill(&client);
     assert!(keys > 500, "{keys}");
-    assert!(openings(&cluster) > 0, "no write has failed");
+    assert!(repairs(&cluster) > 0, "no write has failed");
     assert!(cluster.log(0).contains("continues in its reserve"));
     delete(&client, "k1");
     assert!(!holds(&client, "k1"));
     goes_on(&client);
-    // The node does not reopen the store again and again while this lasts.
-    let (before, began) = (openings(&cluster), Instant::now());
+    // The node does not repair its log again and again while this lasts.
+    let (before, began) = (repairs(&cluster), Instant::now());
     while began.elapsed() < Duration::from_secs(12) {
         goes_on(&client);
         let grows = put(&client, "new", 1);
@@ -62,7 +62,7 @@ fn an_exceeded_quota_stops_no_reads_no_deletes_and_no_restart() {
         assert!(is_known, "{grows:?}");
         std::thread::sleep(Duration::from_millis(100));
     }
-    assert!(openings(&cluster) - before <= 4, "{}", cluster.log(0));
+    assert!(repairs(&cluster) - before <= 4, "{}", cluster.log(0));
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let ended = cluster.stop(0, signal).0;
         assert!(ended.success() || signal == Signal::SIGKILL, "{ended}");

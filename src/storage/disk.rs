@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::backoff::ReopenBackoff;
 use super::checkpoint::manifest::Manifest;
-use super::checkpoint::{Checkpoint, CheckpointEnd};
+use super::checkpoint::{self, Checkpoint, CheckpointEnd};
 use super::directory::Directory;
 use super::drops::{Drops, FREE_AFTER};
 use super::error::StorageError;
@@ -244,7 +244,7 @@ impl RunningStore {
             self.checkpoint = None;
             self.take_checkpoint(ended)?;
         }
-        if self.checkpoint.is_none() && self.is_checkpoint_due() {
+        if self.checkpoint.is_none() && self.is_checkpoint_due()? {
             return self.start_checkpoint();
         }
         // A segment that is longer does no harm.
@@ -299,18 +299,33 @@ impl RunningStore {
     }
 
     /// Whether there is a reason for a checkpoint, and space for it.
-    fn is_checkpoint_due(&mut self) -> bool {
+    fn is_checkpoint_due(&mut self) -> Result<bool, StorageError> {
         let is_wanted = self.log.size() > self.sizes.log_max(self.manifest.size())
             || self.drops.is_due(self.manifest.registers())
             || self.reserve.space().is_full && self.frees_something(is_soon(self.began_at));
         if !is_wanted || is_soon(self.put_off_at) {
-            return false;
+            return Ok(false);
         }
-        let has_room = self.reserve.has_room_for(self.part_size_max());
+        let has_room = self.reserve.has_room_for(self.part_size_max()) || self.needs_little()?;
         if !has_room {
             self.put_off_at = Some(Instant::now());
         }
-        has_room
+        Ok(has_room)
+    }
+
+    /// On a full disk: whether there is space for what a checkpoint really writes, which may be far
+    /// less than the log has. To find out takes a few tenths of a second, in which commits wait.
+    fn needs_little(&mut self) -> Result<bool, StorageError> {
+        if !self.reserve.space().is_full {
+            return Ok(false);
+        }
+        if self.log.written() > 0 {
+            self.roll()?;
+        }
+        let store = self.directory.store();
+        let (owner, start) = (self.log.owner(), self.log.start());
+        let size = checkpoint::largest_part(&store, owner, self.sizes, start, &self.manifest)?;
+        Ok(self.reserve.has_room_for(size))
     }
 
     /// On a full disk: whether a checkpoint frees enough, or enough time has passed since the last

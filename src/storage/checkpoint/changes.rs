@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::job::Job;
 use super::manifest::Manifest;
+use super::part;
 use crate::protocol::types::ballot::Ballot;
 use crate::protocol::types::message::GroupNumber;
 use crate::storage::error::StorageError;
@@ -128,6 +129,16 @@ impl LogChanges {
             self.size = sizes.sum();
         }
     }
+}
+
+/// What these changes take in a part, in bytes.
+pub fn size_in_part(changes: &PartChanges) -> u64 {
+    let sizes = changes
+        .iter()
+        .map(|(key, change)| key.len() + change.size());
+    sizes
+        .map(|size| (size + part::REGISTER_OVERHEAD_SIZE) as u64)
+        .sum()
 }
 
 impl RegisterChange {

@@ -10,12 +10,14 @@ mod job;
 pub mod manifest;
 pub mod part;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use self::changes::LogChanges;
 use self::job::{CheckpointRun, Job};
 use self::manifest::{Manifest, MetaEntry};
 use self::part::PartWriter;
@@ -42,6 +44,36 @@ pub fn create(
     };
     manifest.write(store, owner)?;
     Ok(manifest)
+}
+
+/// The size of the largest part that a checkpoint would write now, at most: that of the old part
+/// with the last change of each of its keys. Reads all sealed segments.
+pub fn largest_part(
+    store: &Path,
+    owner: StoreOwner,
+    sizes: StoreSizes,
+    log: SegmentStart,
+    manifest: &Manifest,
+) -> Result<u64, StorageError> {
+    let job = Job {
+        store: store.to_path_buf(),
+        owner,
+        sizes,
+        log,
+        stop: Arc::default(),
+    };
+    let parts = manifest.parts.iter().map(|part| (part.prefix, part.size));
+    let mut parts: BTreeMap<Prefix, u64> = parts.collect();
+    let mut first = Some(0);
+    while let Some(from) = first {
+        let changes = LogChanges::collect(&job, manifest, from)?;
+        let changes = changes.expect("nothing stops it");
+        for (prefix, part) in &changes.parts {
+            *parts.entry(*prefix).or_default() += changes::size_in_part(part);
+        }
+        first = changes.last.checked_add(1);
+    }
+    Ok(parts.into_values().max().unwrap_or(0))
 }
 
 /// How a checkpoint ended.

@@ -22,6 +22,8 @@ const HEAD_SIZE: usize = 24;
 /// Before the registers of a block: their size and their number.
 const BLOCK_HEAD_SIZE: usize = 8;
 const CHAIN_SIZE: usize = 8;
+/// What a register takes beside its key and its value: the sizes of both.
+pub const REGISTER_OVERHEAD_SIZE: usize = 2 + 4;
 /// A block ends once it has this size.
 const BLOCK_SIZE: usize = 256 << 10;
 /// A new file is synced in steps of this size: one large sync would delay those of the log.

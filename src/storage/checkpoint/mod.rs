@@ -17,13 +17,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use self::changes::LogChanges;
+use self::changes::{LogChanges, PartChanges};
 use self::job::{CheckpointRun, Job};
-use self::manifest::{Manifest, MetaEntry};
-use self::part::PartWriter;
+use self::manifest::{Manifest, MetaEntry, PartEntry};
+use self::part::{PartReader, PartWriter};
 use super::error::StorageError;
 use super::log::segment::{SegmentStart, StoreOwner};
-use super::prefix::Prefix;
+use super::prefix::{self, Prefix};
 use super::sizes::StoreSizes;
 
 /// The thread gets less processor time than those that serve.
@@ -46,8 +46,8 @@ pub fn create(
     Ok(manifest)
 }
 
-/// The size of the largest part that a checkpoint would write now, at most: that of the old part
-/// with the last change of each of its keys. Reads all sealed segments.
+/// The size of the largest part that a checkpoint would write now, about. Reads all sealed
+/// segments, and the parts that they change.
 pub fn largest_part(
     store: &Path,
     owner: StoreOwner,
@@ -62,18 +62,42 @@ pub fn largest_part(
         log,
         stop: Arc::default(),
     };
-    let parts = manifest.parts.iter().map(|part| (part.prefix, part.size));
-    let mut parts: BTreeMap<Prefix, u64> = parts.collect();
+    let mut parts: BTreeMap<Prefix, u64> = BTreeMap::new();
     let mut first = Some(0);
     while let Some(from) = first {
         let changes = LogChanges::collect(&job, manifest, from)?;
         let changes = changes.expect("nothing stops it");
-        for (prefix, part) in &changes.parts {
-            *parts.entry(*prefix).or_default() += changes::size_in_part(part);
+        for part in &manifest.parts {
+            if let Some(changed) = changes.parts.get(&part.prefix) {
+                let size = size_of_unchanged(store, owner, *part, &changes, changed)?;
+                *parts.entry(part.prefix).or_default() += size + changes::size_in_part(changed);
+            }
         }
         first = changes.last.checked_add(1);
     }
     Ok(parts.into_values().max().unwrap_or(0))
+}
+
+/// What the registers of a part take that are not changed, in bytes.
+fn size_of_unchanged(
+    store: &Path,
+    owner: StoreOwner,
+    part: PartEntry,
+    changes: &LogChanges,
+    changed: &PartChanges,
+) -> Result<u64, StorageError> {
+    let mut size = 0;
+    let mut reader = PartReader::open(store, part, owner)?;
+    while let Some(registers) = reader.next_block()? {
+        for register in registers {
+            let (key, value) = register?;
+            let hash = prefix::hash(key, owner.salt);
+            if (changes.first..=changes.last).contains(&hash) && !changed.contains_key(key) {
+                size += key.len() + value.len() + part::REGISTER_OVERHEAD_SIZE;
+            }
+        }
+    }
+    Ok(size as u64)
 }
 
 /// How a checkpoint ended.

@@ -194,7 +194,7 @@ fn cell(medians: Option<&Medians>, system: System, own: Option<f64>) -> String {
     let rate = grouped(medians.per_second.round() as u64);
     let p50_ms = medians.p50_us / 1e3;
     let ratio = match own {
-        Some(own) if system != System::Horseshoe => {
+        Some(own) if system != System::Horseshoe && medians.per_second > 0.0 => {
             format!(", {:.2} x", own / medians.per_second)
         }
         _ => String::new(),
@@ -292,6 +292,9 @@ fn show_costs(text: &mut String, results: &Results) -> Result<()> {
 }
 
 fn show_kills(text: &mut String, results: &Results) -> Result<()> {
+    if results.kills.is_empty() {
+        return Ok(());
+    }
     writeln!(text, "### The longest write when a node is killed\n")?;
     writeln!(
         text,

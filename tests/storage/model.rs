@@ -31,7 +31,7 @@ pub const SIZES: StoreSizes = StoreSizes {
 /// Sizes with which a few groups make checkpoints of several parts.
 pub const TINY: StoreSizes = StoreSizes {
     segment: 700,
-    ahead: 256,
+    ahead: 0,
     part: 150,
     log: 1_000,
     changes: 500,

@@ -205,7 +205,9 @@ fn a_file_that_is_missing_older_or_of_another_directory_is_noticed() {
         let is_gone = is_refused(&path, 43, |copied| {
             fs::remove_file(copied.join(inner)).unwrap();
         });
-        assert!(is_gone, "{shown} is missing");
+        // A newest segment with only its head, of 48 bytes, has nothing that could be missing.
+        let is_blank = inner.extension().is_some_and(|e| e == "log") && content(&file).len() <= 48;
+        assert!(is_gone || is_blank, "{shown} is missing");
         let elsewhere = older.iter().map(|(_, path)| path).chain([&other]);
         let same_name = elsewhere.map(|from| from.join(inner));
         let extension = file.extension().and_then(|extension| extension.to_str());
